@@ -1,0 +1,1 @@
+"""The agent: drafts for its users on an edge box."""

@@ -1,0 +1,1 @@
+"""Energy meters: one protocol, one file a sensor."""

@@ -1,0 +1,241 @@
+"""The wire: messages between an agent (DEALER) and the coordinator (ROUTER), and one frame to a message.
+
+    agent                                   coordinator
+      Hello  ------------------------------>             who I am, what I draft with
+             <------------------------------  Welcome    what I verify with, my limits, my epoch   (or Refused)
+      Open   ------------------------------>             prompt, committed tokens, sampling
+             <------------------------------  Verdict    round 0: the first token after them       (or Refused)
+      Draft  ------------------------------>             round r: d1 .. dL after the committed tokens
+             <------------------------------  Verdict    round r: accepted, next token             (or Refused)
+      Close  ------------------------------>             done with a request
+      Ping   ------------------------------>
+             <------------------------------  Pong       alive, and still the same epoch
+
+A frame is one byte of protocol version, then a msgpack array [type, fields ...]; on the ROUTER side the frame list is
+[routing id, frame]. The routing id is the agent's id. Draft and Verdict are idempotent: (request, round) asked twice gives the same verdict. After a
+reconnect, or from another agent, Open with the committed tokens resumes a request.
+"""
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from multispin_models.errors import WireError, WireVersionError
+from multispin_models.sampling import Sampling
+
+__all__ = [
+    "MAX_FRAME_BYTES",
+    "PROTOCOL_VERSION",
+    "AgentMessage",
+    "Close",
+    "CoordinatorMessage",
+    "Draft",
+    "Hello",
+    "Open",
+    "Ping",
+    "Pong",
+    "Refused",
+    "Verdict",
+    "Welcome",
+    "decode_agent_message",
+    "decode_coordinator_message",
+    "encode",
+]
+
+PROTOCOL_VERSION: Final = 1
+MAX_FRAME_BYTES: Final = 1 << 20  # MAXMSGSIZE of both sockets: 200,000 tokens, far above any context served
+
+RequestId = Annotated[int, Meta(ge=0)]  # 64 bits, random
+TokenId = Annotated[int, Meta(ge=0, lt=1 << 24)]
+Count = Annotated[int, Meta(ge=0, lt=1 << 31)]
+Name = Annotated[str, Meta(min_length=1, max_length=255)]
+Text = Annotated[str, Meta(max_length=2048)]
+Instant = Annotated[int, Meta(ge=0)]
+
+
+class Hello(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=1):
+    """An agent introduces itself; sent first, and again when the coordinator says `hello_required`."""
+
+    protocol_version: int
+    agent_id: Name
+    software_version: Name
+    vocabulary_hash: Name
+    draft_fingerprint: Name
+    boot_id: Name
+
+
+class Open(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=2):
+    """Open a request, or resume it: the coordinator answers with the Verdict of round 0.
+
+    Attributes:
+        request_id: 64 random bits, the same for as long as the request lives, on any agent.
+        token_ids: the prompt, then the tokens committed so far.
+        num_prompt_tokens: how many of them are prompt.
+        max_tokens: most tokens to generate, those committed included.
+        sampling: temperature, top-k, top-p, seed.
+        ignore_end: go on past end-of-text until `max_tokens`.
+    """
+
+    request_id: RequestId
+    token_ids: Annotated[tuple[TokenId, ...], Meta(min_length=1)]
+    num_prompt_tokens: Annotated[int, Meta(ge=1, lt=1 << 31)]
+    max_tokens: Annotated[int, Meta(ge=1, lt=1 << 31)]
+    sampling: Sampling
+    ignore_end: bool = False
+
+
+class Draft(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=3):
+    """Propose tokens that follow the committed ones.
+
+    Attributes:
+        request_id: of an open request.
+        round: 1, 2, 3 ... without gaps within one Open.
+        num_committed: tokens committed so far, prompt included: where the draft starts.
+        draft_token_ids: d1 .. dL, may be empty (the coordinator then just decodes one token).
+    """
+
+    request_id: RequestId
+    round: Annotated[int, Meta(ge=1, lt=1 << 31)]
+    num_committed: Count
+    draft_token_ids: tuple[TokenId, ...]
+
+
+class Close(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=4):
+    """Done with a request: its sequence is freed. Closing twice, or an unknown request, is no error."""
+
+    request_id: RequestId
+
+
+class Ping(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=5):
+    """Alive. An agent that is silent for `agent_timeout_s` loses its sequences."""
+
+    sequence_number: Count
+
+
+class Welcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=17):
+    """The coordinator accepts an agent.
+
+    Attributes:
+        protocol_version: of the coordinator.
+        software_version: of the coordinator.
+        epoch: random, new at every start of the coordinator; a new one means that all sessions are gone.
+        vocabulary_hash: of the target.
+        target_fingerprint: sha256 of the target as served.
+        exact: the engine was probed to be exact to the last bit.
+        max_context_tokens: prompt and generated tokens of one request.
+        max_prompt_tokens: of one request.
+        max_draft_tokens: of one round.
+        ping_interval_s: how often to send Ping.
+    """
+
+    protocol_version: int
+    software_version: Name
+    epoch: RequestId
+    vocabulary_hash: Name
+    target_fingerprint: Name
+    exact: bool
+    max_context_tokens: Count
+    max_prompt_tokens: Count
+    max_draft_tokens: Count
+    ping_interval_s: Annotated[float, Meta(gt=0.0)]
+
+
+class Refused(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=18):
+    """The coordinator will not do it.
+
+    Attributes:
+        code: one of the snake_case codes in `models/README.md`, for programs.
+        message: what, the value, what is allowed, what to do.
+        request_id: the request it is about, 0 for the agent as a whole.
+        round: the round it is about, 0 for Open.
+    """
+
+    code: Name
+    message: Text
+    request_id: RequestId = 0
+    round: Count = 0
+
+
+class Verdict(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=19):
+    """The answer to Open (round 0) and to every Draft.
+
+    Attributes:
+        request_id, round: what is answered.
+        num_accepted: drafted tokens that are committed.
+        next_token_id: the token after them, committed too; the end token itself when the text ends.
+        finish: 0 goes on; 1 end of text; 2 max_tokens or the context reached. The session is freed when not 0.
+        received_ns: coordinator's monotonic clock when the frame was read (t2 of four).
+        residence_us: from there to this frame being sent (t3 - t2).
+        verify_us: of it, the forward pass.
+        batch_rows: rows of that pass, of all sessions.
+        energy_uj: this round's share of the coordinator's energy; null without a sensor.
+    """
+
+    request_id: RequestId
+    round: Count
+    num_accepted: Count
+    next_token_id: TokenId
+    finish: Annotated[int, Meta(ge=0, le=2)]
+    received_ns: Instant
+    residence_us: Count
+    verify_us: Count
+    batch_rows: Count
+    energy_uj: Count | None = None
+
+
+class Pong(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=20):
+    """Answer to Ping, with the epoch."""
+
+    sequence_number: Count
+    epoch: RequestId
+
+
+AgentMessage = Hello | Open | Draft | Close | Ping
+CoordinatorMessage = Welcome | Refused | Verdict | Pong
+
+_VERSION_BYTE = bytes([PROTOCOL_VERSION])
+_encoder = msgspec.msgpack.Encoder()
+_agent_decoder = msgspec.msgpack.Decoder(AgentMessage)
+_coordinator_decoder = msgspec.msgpack.Decoder(CoordinatorMessage)
+
+
+def encode(message: AgentMessage | CoordinatorMessage) -> bytes:
+    """Return the frame of a message; the inverse of the two `decode` functions."""
+    return _VERSION_BYTE + _encoder.encode(message)
+
+
+def decode_agent_message(frame: bytes) -> AgentMessage:
+    """Return the message in a frame that an agent sent.
+
+    Raises:
+        WireError: too long, or not a message of this protocol; says which field.
+        WireVersionError: of another version.
+    """
+    try:
+        return _agent_decoder.decode(_body(frame, "an agent"))
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise WireError(f"frame of {len(frame)} bytes from an agent is no message: {error}") from error
+
+
+def decode_coordinator_message(frame: bytes) -> CoordinatorMessage:
+    """Return the message in a frame that the coordinator sent.
+
+    Raises:
+        WireError: too long, or not a message of this protocol; says which field.
+        WireVersionError: of another version.
+    """
+    try:
+        return _coordinator_decoder.decode(_body(frame, "the coordinator"))
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise WireError(f"frame of {len(frame)} bytes from the coordinator is no message: {error}") from error
+
+
+def _body(frame: bytes, sender: str) -> memoryview:
+    if not 2 <= len(frame) <= MAX_FRAME_BYTES:
+        raise WireError(f"frame from {sender} has {len(frame)} bytes, allowed are 2 to {MAX_FRAME_BYTES}")
+    if frame[0] != PROTOCOL_VERSION:
+        raise WireVersionError(
+            f"frame from {sender} has protocol version {frame[0]}, this side speaks {PROTOCOL_VERSION}"
+        )
+    return memoryview(frame)[1:]

@@ -1,0 +1,185 @@
+"""The choice of a token as a pure function: (logits, position, sampling parameters) -> token id.
+
+Both ends draw with the same noise (Gumbel-max coupling, Daliri et al., arXiv 2408.07978): at every position
+
+    choose(logits, position) = argmax_v  log p(v) + noise(seed, position, v)
+
+where p is the softmax after temperature, top-k and top-p, and the noise is Gumbel(0, 1) from a counter, so any
+subset of ids can be drawn on any box. Temperature 0 is the plain argmax. Ties go to the lowest id.
+
+    >>> import numpy as np
+    >>> choose(np.array([0.0, 3.0, 1.0], np.float32), 7, Sampling(temperature=0.0))
+    1
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import Meta
+
+__all__ = ["Sampling", "choose", "gumbel_noise", "truncate"]
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_U32 = np.uint32
+_NUCLEUS_CUTS = (1e-3, 1e-6)  # weights, relative to the largest, above which a nucleus is sought before sorting all
+
+
+class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """How a request draws its tokens. Part of what the text is a function of.
+
+    Attributes:
+        temperature: 0 takes the most likely token; otherwise logits are divided by it.
+        top_k: keep only the k most likely tokens; 0 keeps all.
+        top_p: then keep the smallest set of tokens whose probability reaches p; 1 keeps all.
+        seed: of the noise, 0 to 2**64 - 1.
+    """
+
+    temperature: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.0
+    top_k: Annotated[int, Meta(ge=0, le=1 << 31)] = 0
+    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    seed: Annotated[int, Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        # msgspec's bounds are of 64-bit signed integers; a NaN passes every comparison.
+        if self.seed > _MASK:
+            raise ValueError(f"seed is {self.seed}, allowed are 0 to 2**64 - 1")
+        if math.isnan(self.temperature) or math.isnan(self.top_p):
+            raise ValueError("temperature and top_p must be numbers, not NaN")
+
+
+def _mix64(x: int) -> int:
+    """Return the output function of SplitMix64 (Steele et al., OOPSLA 2014)."""
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return x ^ (x >> 31)
+
+
+def _stream(seed: int, position: int) -> int:
+    """Return 64 bits for one position of one seed: the keys of its counters."""
+    return _mix64((_mix64((seed + _GOLDEN) & _MASK) + (position + 1) * _GOLDEN) & _MASK)
+
+
+def _counter_bits(key: int, ids: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Return 32 bits an id: a 32-bit finaliser (lowbias32 constants) keyed before and between its products."""
+    x = ids * _U32(0x9E3779B9)
+    x += _U32(key & 0xFFFFFFFF)
+    x ^= x >> _U32(16)
+    x *= _U32(0x21F0AAAD)
+    x ^= _U32(key >> 32)
+    x ^= x >> _U32(15)
+    x *= _U32(0xD35A2D97)
+    x ^= x >> _U32(15)
+    return x
+
+
+def _gumbel(uniform: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    noise: npt.NDArray[np.float64] = -np.log(-np.log(uniform))
+    return noise
+
+
+def _noise(stream: int, ids: npt.NDArray[np.uint32], high: npt.NDArray[np.uint32]) -> npt.NDArray[np.float64]:
+    """Return Gumbel(0, 1) between -3.61 and 36.74, from 32 high bits already drawn and 20 low ones."""
+    low = _counter_bits(_mix64(stream ^ _GOLDEN), ids) >> _U32(12)
+    # 52 bits and a half: exact in float64, never 0 and never 1.
+    return _gumbel((high.astype(np.float64) * 2.0**20 + low.astype(np.float64) + 0.5) * 2.0**-52)
+
+
+def gumbel_noise(seed: int, position: int, token_ids: Iterable[int]) -> npt.NDArray[np.float64]:
+    """Return the noise of the given ids at one position.
+
+    Args:
+        seed: 0 to 2**64 - 1.
+        position: of the token in its sequence, prompt included; 0 or more.
+        token_ids: any subset of the vocabulary, in any order.
+
+    Returns:
+        [len(token_ids)] float64, Gumbel(0, 1). An id's noise does not depend on the others asked for.
+    """
+    ids = np.fromiter(token_ids, dtype=np.uint32)
+    stream = _stream(seed, position)
+    return _noise(stream, ids, _counter_bits(stream, ids))
+
+
+def truncate(logits: npt.NDArray[np.float32], sampling: Sampling) -> npt.NDArray[np.intp]:
+    """Return the ids that can be drawn after top-k, then top-p over what is left.
+
+    Args:
+        logits: [n_vocab] float32.
+        sampling: temperature above 0.
+
+    Returns:
+        [m] ids, m >= 1, likeliest first if anything was cut. Equal logits go to the lower id, so the set is a function
+        of the logits alone.
+    """
+    n_vocab = logits.shape[0]
+    ids = np.arange(n_vocab)
+    if 0 < sampling.top_k < n_vocab:
+        threshold = np.partition(logits, n_vocab - sampling.top_k)[n_vocab - sampling.top_k]
+        ids = np.flatnonzero(logits >= threshold)
+        ids = ids[np.argsort(-logits[ids], kind="stable")][: sampling.top_k]
+    if sampling.top_p >= 1.0:
+        return ids
+    kept = logits[ids]
+    weights = np.exp((kept.astype(np.float64) - float(kept.max())) / sampling.temperature)
+    wanted = sampling.top_p * float(weights.sum())
+    # Sort only as much as the nucleus can need: all weights above a cut are a prefix of the sorted order.
+    for cut in (*_NUCLEUS_CUTS, 0.0):
+        heavy = np.flatnonzero(weights >= cut)
+        if cut == 0.0 or float(weights[heavy].sum()) > wanted * (1.0 + 1e-9):
+            break
+    order = heavy[np.argsort(-kept[heavy], kind="stable")]
+    return ids[order[: int(np.searchsorted(np.cumsum(weights[order]), wanted)) + 1]]
+
+
+def choose(logits: npt.NDArray[np.float32], position: int, sampling: Sampling) -> int:
+    """Return the token id that these logits choose at this position.
+
+    Args:
+        logits: [n_vocab] float32, no NaN.
+        position: of the token to be chosen in its sequence, prompt included.
+        sampling: temperature, truncation and seed.
+
+    Raises:
+        ValueError: the largest logit is not finite (a broken model): never a token.
+
+    Source: Gumbel-max coupling, Daliri et al., arXiv 2408.07978, Algorithm 1.
+    """
+    best = int(np.argmax(logits))  # numpy's argmax stops at a NaN, if there is one
+    top = float(logits[best])
+    if not math.isfinite(top):
+        raise ValueError(f"logit of token {best} is {top}: the model is broken")
+    if sampling.temperature == 0.0:
+        return best
+    if sampling.top_k or sampling.top_p < 1.0:
+        able = truncate(logits, sampling)
+        drawn = able.astype(np.uint32)
+        stream = _stream(sampling.seed, position)
+        high = _counter_bits(stream, drawn)
+    else:
+        able, drawn, high, stream = _able_to_win(logits, best, position, sampling)
+    values = logits[able].astype(np.float64) / sampling.temperature
+    scores = values + _noise(stream, drawn, high)
+    return int(able[scores == scores.max()].min())
+
+
+def _able_to_win(
+    logits: npt.NDArray[np.float32], best: int, position: int, sampling: Sampling
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint32], npt.NDArray[np.uint32], int]:
+    """Return the ids whose noise is worth two logarithms: those that the largest draw of all could lift to the top.
+
+    The likeliest id has a score already; no id gains more than the largest draw. All else cannot win.
+    """
+    stream = _stream(sampling.seed, position)
+    ids = np.arange(logits.shape[0], dtype=np.uint32)
+    high = _counter_bits(stream, ids)
+    ceiling = float(_gumbel((np.array([float(high.max())]) + 1.0 - 2.0**-21) * 2.0**-32)[0])
+    floor = float(_noise(stream, ids[best : best + 1], high[best : best + 1])[0])
+    reach = (ceiling - floor) * sampling.temperature
+    # Rounding down by a millionth keeps the set a superset in float32.
+    able = np.flatnonzero(logits >= np.float32(float(logits[best]) - reach * (1.0 + 1e-6) - 1e-3))
+    return able, ids[able], high[able], stream

@@ -1,0 +1,1 @@
+"""The multispin command: ties agent, coordinator and models together on one machine."""
