@@ -12,8 +12,8 @@
              <------------------------------  Pong       alive, and still the same epoch
 
 A frame is one byte of protocol version, then a msgpack array [type, fields ...]; on the ROUTER side the frame list is
-[routing id, frame]. The routing id is the agent's id. Draft and Verdict are idempotent: (request, round) asked twice gives the same verdict. After a
-reconnect, or from another agent, Open with the committed tokens resumes a request.
+[routing id, frame]. The routing id is the agent's id. Draft and Verdict are idempotent: (request, round) asked twice
+gives the same verdict. After a reconnect, or from another agent, Open with the committed tokens resumes a request.
 """
 
 from typing import Annotated, Final
@@ -196,8 +196,8 @@ CoordinatorMessage = Welcome | Refused | Verdict | Pong
 
 _VERSION_BYTE = bytes([PROTOCOL_VERSION])
 _encoder = msgspec.msgpack.Encoder()
-_agent_decoder = msgspec.msgpack.Decoder(AgentMessage)
-_coordinator_decoder = msgspec.msgpack.Decoder(CoordinatorMessage)
+_agent_decoder: msgspec.msgpack.Decoder[AgentMessage] = msgspec.msgpack.Decoder(AgentMessage)
+_coordinator_decoder: msgspec.msgpack.Decoder[CoordinatorMessage] = msgspec.msgpack.Decoder(CoordinatorMessage)
 
 
 def encode(message: AgentMessage | CoordinatorMessage) -> bytes:
