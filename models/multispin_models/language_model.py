@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ChatMessage", "LanguageModel", "Logits", "ModelInfo", "Rows", "Tokenizer"]
+__all__ = ["ChatMessage", "LanguageModel", "Logits", "ModelInfo", "Rows", "Tokenizer", "prefill"]
 
 Logits = npt.NDArray[np.float32]  # [rows, n_vocab]
 
@@ -162,3 +162,24 @@ class Tokenizer(Protocol):
     def apply_chat_template(self, messages: Sequence[ChatMessage], **variables: Any) -> str:
         """Return the prompt text for a conversation, with the generation prompt at its end."""
         ...
+
+
+def prefill(model: LanguageModel, sequence: int, token_ids: Sequence[int], chunk: int) -> Logits:
+    """Append a prompt in chunks and return the logits after its last token.
+
+    Args:
+        model: any engine.
+        sequence: an open sequence.
+        token_ids: at least one.
+        chunk: rows of one pass, 1 to the model's `max_rows`.
+
+    Returns:
+        [1, n_vocab] float32, a view that is valid until the next call.
+
+    Raises:
+        LimitError: the prompt does not fit; the chunks before the one that failed are in the sequence.
+    """
+    last = (len(token_ids) - 1) // chunk * chunk
+    for start in range(0, last, chunk):
+        model.forward([Rows(sequence, token_ids[start : start + chunk], 0)])
+    return model.forward([Rows(sequence, token_ids[last:], 1)])[0]
