@@ -1,0 +1,119 @@
+"""What a sensor must offer: open, read, close, and an honest description of what it measures.
+
+A meter has rails. All give joules counted since open ("energy") or watts now ("power"), in SI whatever the sensor
+counts in. Rails that are part of others are marked, so that nothing is added twice; a board that has no rail for the
+whole has no total, and none is invented.
+
+A new sensor is one file with two functions, entered in `sensors.py`:
+
+    discover(root) -> list[MeterStatus]      what is there, usable or why not; never raises
+    open_first(root) -> Meter                the first usable one; SensorError with what to do
+"""
+
+from typing import Literal, NamedTuple, Protocol
+
+import msgspec
+
+__all__ = ["Covers", "Label", "Meter", "MeterInfo", "MeterStatus", "Quantity", "Rail", "Reading"]
+
+Covers = Literal["module", "rails", "socket", "gpu", "wall", "battery"]
+Label = Literal["measured", "calibrated", "modelled"]
+Quantity = Literal["energy", "power"]
+
+
+class Rail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One line of a meter.
+
+    Attributes:
+        name: as the sensor calls it.
+        in_total: added up for the meter's total; false for a part of another rail.
+    """
+
+    name: str
+    in_total: bool
+
+
+class MeterInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a meter measures, as it stands in records.
+
+    Attributes:
+        name: of the meter, the same at every start: "rapl", "replay:FILE".
+        quantity: whether a reading is joules counted ("energy") or watts ("power").
+        covers: "module" (board without carrier and supply), "rails" (some consumers only), "socket" (processor
+            package), "gpu", "wall", "battery".
+        label: "measured", "calibrated" (fitted to an external meter) or "modelled".
+        rails: in the order of a reading's values.
+        native_hz: how often the sensor has a new value; null where it is not known.
+        note: what a reader of the figures must know: what is left out, that it was replayed. May be empty.
+    """
+
+    name: str
+    quantity: Quantity
+    covers: Covers
+    label: Label
+    rails: tuple[Rail, ...]
+    native_hz: float | None = None
+    note: str = ""
+
+
+class MeterStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a search found of one kind of sensor.
+
+    Attributes:
+        name: what `open_meter` takes.
+        usable: it was read just now.
+        reason: if not usable, why and what to do; else empty.
+        covers: as in MeterInfo.
+        rails: names of its rails; empty if it could not be read.
+    """
+
+    name: str
+    usable: bool
+    reason: str
+    covers: Covers
+    rails: tuple[str, ...]
+
+
+class Reading(NamedTuple):
+    """All rails at one instant.
+
+    Attributes:
+        t_ns: monotonic, the middle of the read.
+        values: [rails] joules since open, or watts; null for a rail that did not answer.
+        segment: goes up when a counter has lost count: joules of two segments must not be subtracted.
+    """
+
+    t_ns: int
+    values: tuple[float | None, ...]
+    segment: int = 0
+
+    def total(self, rails: tuple[Rail, ...]) -> float | None:
+        """Return the sum of the rails that make the total; null without such a rail, or if one did not answer.
+
+        >>> Reading(0, (5.0, 3.0)).total((Rail("package-0", True), Rail("core", False)))
+        5.0
+        """
+        parts = [value for rail, value in zip(rails, self.values, strict=True) if rail.in_total]
+        known = [value for value in parts if value is not None]
+        return sum(known) if known and len(known) == len(parts) else None
+
+
+class Meter(Protocol):
+    """An open sensor, used by one thread at a time."""
+
+    @property
+    def info(self) -> MeterInfo:
+        """What it measures."""
+        ...
+
+    def read(self) -> Reading:
+        """Return all rails now.
+
+        Raises:
+            SensorError: it did not answer; it may at the next read.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the sensor. Closing twice is no error."""
+        ...

@@ -1,0 +1,146 @@
+"""A thread that reads a meter at a steady rate and answers for any window that it still remembers.
+
+    with Sampler(meter, hz=40.0) as sampler:
+        t0 = monotonic_ns()
+        ...                                  # the model computes
+        t1 = monotonic_ns()
+        sampler.read_now()                   # a sample after the window, without waiting for the next beat
+        print(sampler.joules(t0, t1))
+
+A sensor that stops answering leaves a gap, and the thread goes on trying; windows over the gap say so.
+"""
+
+import logging
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from multispin_models.clock import monotonic_ns
+from multispin_models.energy.meter import Meter
+from multispin_models.energy.window import EnergySample, PowerSample, Window, energy_between
+from multispin_models.errors import SensorError
+
+__all__ = ["Sampler"]
+
+_log = logging.getLogger(__name__)
+_FAILURES_KEPT = 1000
+
+
+class Sampler:
+    """Keeps the latest samples of one meter.
+
+    Args:
+        meter: open; closed by `stop`. One thread at a time reads it.
+        hz: samples a second asked for; no more than the sensor has.
+        capacity: most samples kept; when full, the oldest eighth is dropped. 144,000 are an hour at 40 Hz, 20 MB.
+        wait: returns true to end the thread, after at most so many seconds; tests give their own.
+
+    Raises:
+        SensorError: the meter has no rail for the whole.
+    """
+
+    def __init__(
+        self, meter: Meter, hz: float = 40.0, capacity: int = 144_000, wait: Callable[[float], bool] | None = None
+    ) -> None:
+        self.info = meter.info
+        if not any(rail.in_total for rail in self.info.rails):
+            names = ", ".join(rail.name for rail in self.info.rails)
+            raise SensorError(f"meter {self.info.name} has no rail for the whole ({names}); none is invented")
+        if not (math.isfinite(hz) and hz > 0.0) or capacity < 16:
+            raise ValueError(f"hz is {hz} and capacity {capacity}; allowed are above 0, and 16 or more")
+        self.hz = min(hz, self.info.native_hz or hz)
+        self.num_failures = 0
+        self._meter = meter
+        self._capacity = capacity
+        self._power: list[PowerSample] = []
+        self._energy: list[EnergySample] = []
+        self._failures: deque[tuple[int, str]] = deque(maxlen=_FAILURES_KEPT)
+        self._lock = threading.Lock()  # of the meter and of the samples
+        self._stopped = threading.Event()
+        self._wait = wait or self._stopped.wait
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Take the first sample and start the thread."""
+        assert self._thread is None, "a sampler is started once"
+        self.read_now()
+        self._thread = threading.Thread(target=self._run, name=f"sampler-{self.info.name}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, take a last sample and close the meter; what was sampled can still be asked for."""
+        if self._stopped.is_set():
+            return
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.read_now()
+        self._meter.close()
+
+    def read_now(self) -> bool:
+        """Take a sample at once, for the edge of a window; return whether the sensor answered."""
+        with self._lock:
+            try:
+                self._read()
+            except SensorError as error:
+                self._note_failure(str(error))
+                return False
+            return True
+
+    def joules(self, t0_ns: int, t1_ns: int, *, max_gap_s: float | None = None, min_samples: int = 1) -> Window:
+        """Return the energy of the meter's total from t0 to t1; the arguments are those of `energy_between`.
+
+        Without `max_gap_s`, one second or five intervals are joined, whichever is longer.
+        """
+        gap_s = max(1.0, 5.0 / self.hz) if max_gap_s is None else max_gap_s
+        with self._lock:
+            samples = self._power if self.info.quantity == "power" else self._energy
+            window = energy_between(samples, t0_ns, t1_ns, max_gap_s=gap_s, min_samples=min_samples)
+            failures = [message for t_ns, message in self._failures if t0_ns <= t_ns <= t1_ns]
+        if window.joules is None and failures:
+            return window._replace(reason=f"{window.reason}; {len(failures)} failed reads, the last: {failures[-1]}")
+        return window
+
+    def _run(self) -> None:
+        interval_ns = round(1e9 / self.hz)
+        due_ns = monotonic_ns() + interval_ns
+        while not self._wait(max(due_ns - monotonic_ns(), 0) / 1e9):
+            self.read_now()
+            # Beats that were missed are skipped, not caught up: they would bunch.
+            late = max(monotonic_ns() - due_ns, 0) // interval_ns
+            due_ns += (late + 1) * interval_ns
+
+    def _read(self) -> None:
+        reading = self._meter.read()
+        total = reading.total(self.info.rails)
+        if total is None or not math.isfinite(total):
+            raise SensorError(f"meter {self.info.name} gave {reading.values}: a rail of its total did not answer")
+        samples: list[PowerSample] | list[EnergySample] = self._power or self._energy
+        if samples and reading.t_ns <= samples[-1].t_ns:
+            return  # twice within the clock's resolution
+        if self.info.quantity == "power":
+            self._power.append(PowerSample(reading.t_ns, total))
+        else:
+            self._energy.append(EnergySample(reading.t_ns, total, reading.segment))
+        for kept in (self._power, self._energy):
+            if len(kept) > self._capacity:
+                del kept[: self._capacity // 8]
+
+    def _note_failure(self, message: str) -> None:
+        last_message = self._failures[-1][1] if self._failures else None
+        self.num_failures += 1
+        self._failures.append((monotonic_ns(), message))
+        if message != last_message:  # once a fault, not forty times a second
+            _log.warning("meter %s did not answer: %s", self.info.name, message)
