@@ -26,6 +26,7 @@ __all__ = [
     "file_sha256",
     "is_sha256",
     "locked",
+    "recorded_sha256_path",
     "silent",
     "staging",
     "watched",
@@ -84,6 +85,11 @@ def cached_path(sha256: str, name: str) -> Path:
 def derived_path(source_sha256: str, recipe: str, name: str) -> Path:
     """Return where the cache keeps (or would keep) what was made from a file in a recipe."""
     return cache_directory() / "derived" / f"{source_sha256[:16]}-{recipe}" / name
+
+
+def recorded_sha256_path(derived: Path) -> Path:
+    """Return the file that holds the sha256 of a derived file, written when it was made."""
+    return derived.with_name(derived.name + ".sha256")
 
 
 @contextmanager

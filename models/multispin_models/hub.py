@@ -85,7 +85,7 @@ def _download(
                 resume_size=done_bytes,
                 headers=build_hf_headers(),
                 expected_size=metadata.size,
-                tqdm_class=_NoBar,  # type: ignore[arg-type]  # used only as this
+                tqdm_class=_NoBar,
             )
 
 

@@ -26,7 +26,18 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from multispin_models.cache import Progress, derived_path, file_sha256, is_sha256, locked, silent, watched
+from multispin_models.cache import (
+    Progress,
+    cached_path,
+    derived_path,
+    file_sha256,
+    is_sha256,
+    locked,
+    recorded_sha256_path,
+    silent,
+    staging,
+    watched,
+)
 from multispin_models.default_pair import fetch_from_package
 from multispin_models.errors import ModelError
 from multispin_models.hub import fetch_from_hub
@@ -39,6 +50,7 @@ __all__ = [
     "Pair",
     "ResolvedModel",
     "ResolvedPair",
+    "expected_paths",
     "load_pair",
     "packaged_pairs",
     "resolve",
@@ -202,6 +214,25 @@ def resolve_model(model: ModelFile, progress: Progress = silent) -> ResolvedMode
     return ResolvedModel(path, model.recipe, source_path, source_sha256, model.onnx_recipe)
 
 
+def expected_paths(model: ModelFile) -> tuple[Path, Path | None]:
+    """Return where the source file of one end is or would be, and the file that is served, bringing nothing.
+
+    The second is null for a file of the user's own that is not there: the name of what is made from it needs its hash.
+    """
+    if model.source is not None:
+        assert model.sha256 is not None  # _checked
+        found = _PYPI.fullmatch(model.source) or _HUB.fullmatch(model.source)
+        assert found is not None  # _checked
+        member = found["member"] if "member" in found.groupdict() else found["file"]
+        source, sha256 = cached_path(model.sha256, Path(member).name), model.sha256
+    else:
+        source = Path(str(model.file))
+        sha256 = model.sha256 or (file_sha256(source) if source.exists() else "")
+    if model.recipe == AS_SHIPPED:
+        return source, source
+    return source, _derived(source, sha256, model.recipe) if sha256 else None
+
+
 def _source(model: ModelFile, progress: Progress) -> tuple[Path, str]:
     if model.source is not None:
         assert model.sha256 is not None  # _checked
@@ -217,13 +248,21 @@ def _source(model: ModelFile, progress: Progress) -> tuple[Path, str]:
     return path, found_sha256
 
 
+def _derived(source: Path, source_sha256: str, recipe: str) -> Path:
+    return derived_path(source_sha256, recipe, f"{source.stem}-as-{recipe}.gguf")
+
+
 def _re_encoded(source: Path, source_sha256: str, recipe: str, progress: Progress) -> Path:
-    path = derived_path(source_sha256, recipe, f"{source.stem}-as-{recipe}.gguf")
+    path = _derived(source, source_sha256, recipe)
+    record = recorded_sha256_path(path)
     with locked(path):
-        if not path.exists():
+        # The record is written last: a file without one was left by a process that was killed.
+        if not (path.exists() and record.exists()):
             # llama.cpp is loaded by those who re-encode, not by those who read a manifest.
             from multispin_models.llamacpp.quantize import quantize_gguf  # noqa: PLC0415
 
             with watched(path.parent, f"writing {path.name}", progress):
                 quantize_gguf(source, path, recipe, os.cpu_count() or 1)
+            with staging(record) as partial:
+                partial.write_text(file_sha256(path, progress) + "\n", encoding="ascii")
     return path
