@@ -2,7 +2,8 @@
 
 Needs the extra `hub`. The endpoint is $HF_ENDPOINT (a mirror, or the stand-in of the tests), otherwise the public hub;
 a token is taken where huggingface_hub finds it ($HF_TOKEN, or its login file). An interrupted download goes on where
-it stopped, in another process too: `hf_hub_download` would begin again, so the range request beneath it is used.
+it stopped (less 10 MB at most), in another process too: `hf_hub_download` would begin again there, so the range
+request beneath it is used.
 """
 
 import os
