@@ -1,0 +1,51 @@
+"""Records: what a run leaves behind, one JSON object a line, and the figures drawn from it.
+
+Read in this order:
+
+    schema.py     RunHeader, RequestRecord, RoundRecord, EnergyRecord: every field with its unit
+    machine.py    the machine that a run was made on
+    files.py      records to lines of a file, and back
+    run_energy.py joules of a run, each meter counted once
+    summary.py    records -> the figures of a run
+"""
+
+from multispin_models.records.files import JsonlContent, JsonlWriter, RecordError, read_jsonl, write_jsonl
+from multispin_models.records.machine import describe_machine, read_boot_id, read_governor
+from multispin_models.records.run_energy import RunEnergy, energy_domain, energy_record, run_energy
+from multispin_models.records.schema import (
+    SCHEMA_VERSION,
+    EnergyRecord,
+    Finish,
+    Machine,
+    MeteredEnd,
+    RequestRecord,
+    RoundRecord,
+    RunHeader,
+)
+from multispin_models.records.summary import RequestSummary, Summary, summarize
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "Machine",
+    "MeteredEnd",
+    "RunHeader",
+    "Finish",
+    "RequestRecord",
+    "RoundRecord",
+    "EnergyRecord",
+    "describe_machine",
+    "read_boot_id",
+    "read_governor",
+    "RecordError",
+    "JsonlContent",
+    "JsonlWriter",
+    "read_jsonl",
+    "write_jsonl",
+    "RunEnergy",
+    "energy_domain",
+    "energy_record",
+    "run_energy",
+    "RequestSummary",
+    "Summary",
+    "summarize",
+]

@@ -1,0 +1,243 @@
+"""The records of a run. Durations and instants are of a monotonic clock; wall time is in the header only."""
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta, Struct
+
+from multispin_models.energy.meter import Label, MeterInfo
+from multispin_models.language_model import ModelInfo
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "EnergyRecord",
+    "Finish",
+    "Machine",
+    "MeteredEnd",
+    "RequestRecord",
+    "RoundRecord",
+    "RunHeader",
+]
+
+SCHEMA_VERSION: Final = 1  # goes up when a field changes its meaning or goes away
+
+Count = Annotated[int, Meta(ge=0)]
+Instant = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0.0)]
+Joules = Annotated[float, Meta(ge=0.0)]
+Finish = Literal["end", "length", "stop", "error"]
+
+
+class Machine(Struct, frozen=True, forbid_unknown_fields=True):
+    """The machine that a run was made on.
+
+    Attributes:
+        node: its name, or the first 12 hex digits of the sha256 of its name.
+        cpu_model: as the kernel calls the processor.
+        num_cores: logical cores that this process may use.
+        memory_bytes: installed.
+        kernel: system and release.
+        python: version.
+        multispin: version.
+    """
+
+    node: str
+    cpu_model: str
+    num_cores: int
+    memory_bytes: int
+    kernel: str
+    python: str
+    multispin: str
+
+
+class MeteredEnd(Struct, frozen=True, forbid_unknown_fields=True):
+    """An end of the wire and the meter that covers it.
+
+    Attributes:
+        end: "coordinator", "agent:NAME", or "machine" for all ends on one.
+        domain: what is metered, from `energy_domain`: ends of one domain share their joules, which count once.
+        meter: what it measures; null if this end reads none.
+        reason: why it reads none; else null.
+    """
+
+    end: str
+    domain: str
+    meter: MeterInfo | None
+    reason: str | None
+
+
+class RunHeader(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What was run, once a run.
+
+    Attributes:
+        schema_version: of all records of the run.
+        run_id: random, in every record of the run.
+        started_at: UTC wall time, ISO 8601; never subtract two of these.
+        machine: of the coordinator.
+        boot_id: of that machine's kernel, which monotonic instants belong to; null if it cannot be read.
+        governor: of its processor's frequency; null if it has none.
+        command_line: as it was called.
+        configuration: every setting that was in force.
+        seed, temperature, top_k, top_p: how tokens are drawn, `sampling.Sampling`.
+        num_draft_tokens: L, the most drafted in a round.
+        policy: how the draft length is chosen: "fixed".
+        schedule: which rounds are verified together: "continuous".
+        verification: the rule: "coupled".
+        target, draft: the models as served.
+        exact: the target's engine was probed to be exact to the last bit.
+        energy_meters: every end, with its meter or the reason why it has none.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    started_at: str
+    machine: Machine
+    boot_id: str | None
+    governor: str | None
+    command_line: tuple[str, ...]
+    configuration: dict[str, Any]
+    seed: Count
+    temperature: Annotated[float, Meta(ge=0.0)]
+    top_k: Count = 0
+    top_p: float = 1.0
+    num_draft_tokens: Count
+    policy: str
+    schedule: str
+    verification: str
+    target: ModelInfo
+    draft: ModelInfo
+    exact: bool
+    energy_meters: tuple[MeteredEnd, ...]
+
+    def __post_init__(self) -> None:
+        if self.schema_version != SCHEMA_VERSION:
+            raise ValueError(
+                f"records have schema {self.schema_version}, this version of multispin reads {SCHEMA_VERSION}"
+            )
+
+
+class RequestRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One user's generation, as its agent saw it.
+
+    Attributes:
+        run_id: as in the header.
+        id: of the request in the prompt file.
+        wire_request_id: of the request on the wire, 64 bits.
+        agent_id: the agent that finished it.
+        prompt_sha256: of the prompt's UTF-8 text, hex.
+        num_prompt_tokens: after the chat template.
+        token_ids: generated, the end token included.
+        text: of them, cut before a stop string.
+        finish: "end" of text, "length" reached, "stop" string, or "error".
+        error: the message of an error; else null.
+        num_rounds: drafts answered; opening a request is no round.
+        num_drafted, num_accepted: tokens over all rounds.
+        num_generated: tokens verified, those of openings, recovered and bonus tokens included.
+        started_ns, ended_ns: from the request's start to its last token, monotonic, in one machine's boot only.
+        ttft_s: to the first token; null without a token.
+        tpot_s: (e2e_s - ttft_s) / (num_generated - 1); null below two tokens.
+        e2e_s: to the last token.
+        payload_up_bytes, payload_down_bytes: frames from and to the agent for this request, without ZeroMQ's and
+            TCP's own bytes.
+        energy_agent_j: of its agent; null without a meter of its own.
+        energy_coordinator_j: its share of the coordinator; null without a meter of its own.
+        energy_label: "measured", "calibrated" or "modelled"; null without energy, or if the two differ.
+        energy_reason: why an energy is null; else null.
+        num_reopens: how often it was opened again after its first opening.
+    """
+
+    run_id: str
+    id: str
+    wire_request_id: Count
+    agent_id: str
+    prompt_sha256: str
+    num_prompt_tokens: Count
+    token_ids: tuple[int, ...]
+    text: str
+    finish: Finish
+    error: str | None = None
+    num_rounds: Count
+    num_drafted: Count
+    num_accepted: Count
+    num_generated: Count
+    started_ns: Instant
+    ended_ns: Instant
+    ttft_s: Seconds | None
+    tpot_s: Seconds | None
+    e2e_s: Seconds
+    payload_up_bytes: Count
+    payload_down_bytes: Count
+    energy_agent_j: Joules | None = None
+    energy_coordinator_j: Joules | None = None
+    energy_label: Label | None = None
+    energy_reason: str | None = None
+    num_reopens: Count = 0
+
+
+class RoundRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One draft and its verdict, as the agent saw them.
+
+    Attributes:
+        run_id: as in the header.
+        wire_request_id: as in the request's record.
+        agent_id: who drafted.
+        round: 0 opens the request, and again after a reopening; 1, 2, 3 ... are drafts.
+        num_draft_tokens: L of this round.
+        num_accepted: of them.
+        next_token_id: the recovered or bonus token.
+        started_ns: when drafting of this round's tokens began, agent's monotonic clock.
+        draft_s: spent drafting this round's tokens, also while the last verdict was in flight.
+        round_trip_s: from sending the draft to reading the verdict.
+        residence_s: of it, at the coordinator.
+        verify_s: of that, the forward pass.
+        network_s: round_trip_s - residence_s: both ways, and the queues of both sockets.
+        batch_rows: rows of the pass, of all sessions.
+        ahead_hit: whether the tokens drafted ahead could be used; null if none were.
+        payload_up_bytes, payload_down_bytes: of the two frames.
+        energy_coordinator_j: this round's share of the coordinator; null without a meter.
+    """
+
+    run_id: str
+    wire_request_id: Count
+    agent_id: str
+    round: Count
+    num_draft_tokens: Count
+    num_accepted: Count
+    next_token_id: Count
+    started_ns: Instant
+    draft_s: Seconds
+    round_trip_s: Seconds
+    residence_s: Seconds
+    verify_s: Seconds
+    network_s: float
+    batch_rows: Count
+    ahead_hit: bool | None
+    payload_up_bytes: Count
+    payload_down_bytes: Count
+    energy_coordinator_j: Joules | None = None
+
+
+class EnergyRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The energy of one end over the whole run, and what the figure rests on; fields as in `energy.Window`.
+
+    Attributes:
+        run_id: as in the header.
+        end: as in the header's `energy_meters`.
+        started_ns, ended_ns: the window, monotonic, of that end's machine.
+        energy_j: idle power included; null if the samples do not carry it.
+        reason: why it is null; else null.
+        achieved_hz: rate of the samples; null below two.
+        largest_gap_s: longest time without a sample; null without one.
+        coverage: share of the window that lies between samples that can be joined.
+        num_samples: in the window.
+    """
+
+    run_id: str
+    end: str
+    started_ns: Instant
+    ended_ns: Instant
+    energy_j: Joules | None
+    reason: str | None
+    achieved_hz: float | None
+    largest_gap_s: Seconds | None
+    coverage: Annotated[float, Meta(ge=0.0, le=1.0)]
+    num_samples: Count

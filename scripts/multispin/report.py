@@ -1,0 +1,147 @@
+"""The table of a run, in plain text that reads well in a terminal and in a log."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from statistics import median
+from typing import NamedTuple, TextIO
+
+from multispin_models.records import RequestSummary, RoundRecord, Summary
+
+__all__ = ["print_table"]
+
+_WIDTH = 118
+_ID_WIDTH = 20
+_REASONS_SHOWN = 5
+
+
+class _Column(NamedTuple):
+    heading: str
+    unit: str
+    width: int
+    digits: int
+    scale: float = 1.0
+
+
+_COLUMNS = (
+    _Column("tokens", "", 7, 0),
+    _Column("acceptance", "rate", 10, 3),
+    _Column("mean acc.", "length", 9, 2),
+    _Column("goodput", "tok/s", 8, 1),
+    _Column("TTFT", "ms", 8, 1, 1e3),
+    _Column("TPOT", "ms", 8, 2, 1e3),
+    _Column("up", "B/tok", 7, 1),
+    _Column("down", "B/tok", 7, 1),
+    _Column("energy", "J/tok", 9, 4),
+)
+
+
+def print_table(summary: Summary, stream: TextIO, rounds: Sequence[RoundRecord] = ()) -> None:
+    """Print the figures of a run: a line a request, the total, and what has to be said of them.
+
+    Args:
+        summary: of the run.
+        stream: where to; no colour, at most 118 columns.
+        rounds: if given, a line says where the time of a round goes.
+    """
+    for line in _lines(summary, rounds):
+        print(line, file=stream)
+
+
+def _lines(summary: Summary, rounds: Sequence[RoundRecord]) -> Iterable[str]:
+    yield _row("request", [column.heading for column in _COLUMNS], "finish")
+    yield _row("", [column.unit for column in _COLUMNS], "")
+    rule = "-" * len(_row("", ["" for _ in _COLUMNS], "finish"))
+    yield rule
+    for request in summary.per_request:
+        yield _row(_shortened(request.id), _cells(_figures(request)), request.finish)
+    yield rule
+    total = [
+        summary.tokens,
+        summary.acceptance_rate,
+        summary.mean_acceptance_length,
+        summary.goodput_tokens_per_s,
+        summary.ttft_s_median,
+        summary.tpot_s_median,
+        summary.payload_up_bytes_per_token,
+        summary.payload_down_bytes_per_token,
+        summary.energy_j_per_token,
+    ]
+    yield _row("total", _cells(total), f"{summary.completed}/{summary.requests}")
+    yield ""
+    for note in _notes(summary, rounds):
+        yield from textwrap.wrap(note, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+
+
+def _notes(summary: Summary, rounds: Sequence[RoundRecord]) -> Iterable[str]:
+    yield (
+        "total: TTFT and TPOT are medians over the requests; goodput is all tokens from the first start to the last "
+        "end; mean acceptance length is 1 + accepted / rounds; bytes are payload of frames."
+    )
+    if rounds:
+        yield _round_times(rounds)
+    differences = summary.text_differences
+    checked = (
+        "not compared with the target alone (--check-text)" if differences is None else f"{differences} differences"
+    )
+    yield f"text: {checked}; target's engine exact to the last bit: {'yes' if summary.exact else 'no'}"
+    value = "-" if summary.energy_j_per_token is None else f"{summary.energy_j_per_token:.4f} J/token"
+    label = f", {summary.energy_label}" if summary.energy_label else ""
+    yield f"energy: {value}{label}: {summary.energy_reason}"
+    reasons = {request.energy_reason for request in summary.per_request if request.energy_j_per_token is None}
+    yield from _some("energy of a request", sorted(reason for reason in reasons if reason))
+    yield from _some("error", [f"{request.id}: {request.error}" for request in summary.per_request if request.error])
+
+
+def _round_times(rounds: Sequence[RoundRecord]) -> str:
+    """Return where the time of a median round goes; each figure is a median of its own, so they need not add up."""
+    drafts = [record for record in rounds if record.round > 0] or rounds
+
+    def ms(field: str) -> str:
+        return f"{median(getattr(record, field) for record in drafts) * 1e3:.2f}"
+
+    hits = [record.ahead_hit for record in drafts if record.ahead_hit is not None]
+    ahead = f"{sum(hits) / len(hits):.3f} of {len(hits)}" if hits else "-"
+    return (
+        f"rounds: {len(drafts)}; median ms: draft {ms('draft_s')}, round trip {ms('round_trip_s')} (coordinator "
+        f"{ms('residence_s')}, of it verify {ms('verify_s')}; network {ms('network_s')}); "
+        f"rows in a batch {median(record.batch_rows for record in drafts):g}; drafts ahead used {ahead}"
+    )
+
+
+def _some(what: str, lines: Sequence[str]) -> Iterable[str]:
+    for line in lines[:_REASONS_SHOWN]:
+        yield f"{what}: {line}"
+    if len(lines) > _REASONS_SHOWN:
+        yield f"{what}: and {len(lines) - _REASONS_SHOWN} more, in the records"
+
+
+def _figures(request: RequestSummary) -> list[float | None]:
+    return [
+        request.tokens,
+        request.acceptance_rate,
+        request.mean_acceptance_length,
+        request.goodput_tokens_per_s,
+        request.ttft_s,
+        request.tpot_s,
+        request.payload_up_bytes_per_token,
+        request.payload_down_bytes_per_token,
+        request.energy_j_per_token,
+    ]
+
+
+def _cells(figures: Sequence[float | None]) -> list[str]:
+    return [
+        "-" if figure is None else f"{figure * column.scale:.{column.digits}f}"
+        for column, figure in zip(_COLUMNS, figures, strict=True)
+    ]
+
+
+def _row(name: str, cells: Sequence[str], finish: str) -> str:
+    columns = [f"{cell:>{column.width}}" for column, cell in zip(_COLUMNS, cells, strict=True)]
+    return " ".join([f"{name:<{_ID_WIDTH}}", *columns, f" {finish}"]).rstrip()
+
+
+def _shortened(name: str) -> str:
+    """Return an id that fits its column: what differs is most often at its end."""
+    printable = "".join(char if char.isprintable() else "?" for char in name)
+    return printable if len(printable) <= _ID_WIDTH else "~" + printable[1 - _ID_WIDTH :]
