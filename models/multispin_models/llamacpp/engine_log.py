@@ -14,7 +14,7 @@ import llama_cpp.llama_cpp as lib
 __all__ = ["recorded_log", "recent_errors"]
 
 _logger = logging.getLogger(__name__)
-_LEVEL_ERROR, _LEVEL_CONTINUED = 3, 5  # enum ggml_log_level
+_LEVEL_ERROR, _LEVEL_CONTINUED = 4, 5  # enum ggml_log_level in ggml.h; the binding's own table is out of date
 _last_level = [0]
 _recent_errors: deque[str] = deque(maxlen=8)
 _recordings: dict[int, list[str]] = {}  # by id: recordings nest, and lists are equal when their lines are

@@ -1,65 +1,29 @@
 """A model that llama.cpp computes: many sequences in one decode, each cut back at will.
 
-Settings on which exactness hangs: flash attention off, one cache a sequence (`kv_unified` off), and a build without
-LLAMAFILE and REPACK. Measured in DESIGN section 1; `probes.probe_exactness` says whether it holds here.
+One decode is one pass over the weights only where the sequences' numbers follow each other and all have the same
+number of rows. llama.cpp splits any other batch into several passes (`llama_batch_allocr::split_equal`), with the same
+results.
 """
 
 import ctypes
-import logging
-import re
 from collections.abc import Sequence
-from pathlib import Path
+from operator import attrgetter
 from typing import Any, NoReturn
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
 
-from multispin_models.errors import EngineFault, LimitError, ModelError, UnsupportedModel
+from multispin_models.errors import EngineFault, LimitError
 from multispin_models.language_model import Logits, ModelInfo, Rows
-from multispin_models.llamacpp.engine_log import recent_errors, recorded_log
-from multispin_models.llamacpp.gguf_file import GgufFile, engine_version, open_gguf
+from multispin_models.llamacpp.batch import RowBatch
+from multispin_models.llamacpp.engine_log import recent_errors
+from multispin_models.llamacpp.gguf_file import GgufFile
 from multispin_models.llamacpp.tokenizer import LlamaCppTokenizer
 
-__all__ = ["LlamaCppModel", "load_llamacpp"]
+__all__ = ["LlamaCppModel"]
 
-_logger = logging.getLogger(__name__)
-_FLASH_ATTENTION_OFF = 0
 _NO_ROOM = 1  # llama_decode: no slot in the cache, nothing was changed
-_BUFFER_SIZE = re.compile(r"(?:model|KV|compute|output) buffer size = +([0-9.]+) MiB")
-
-
-class _Batch:
-    """One llama_batch over numpy arrays, allocated once and filled by slices."""
-
-    def __init__(self, max_rows: int, n_ctx: int) -> None:
-        self.tokens = np.zeros(max_rows, np.int32)
-        self.positions = np.zeros(max_rows, np.int32)
-        self.sequences = np.zeros(max_rows, np.int32)
-        self.scored = np.zeros(max_rows, np.int8)
-        self._ones = np.ones(max_rows, np.int32)
-        self._sequence_pointers = self.sequences.ctypes.data + 4 * np.arange(max_rows, dtype=np.uintp)
-        self._counting = np.arange(n_ctx, dtype=np.int32)
-        self.struct = lib.llama_batch()
-        fields = (
-            ("token", self.tokens),
-            ("pos", self.positions),
-            ("n_seq_id", self._ones),
-            ("seq_id", self._sequence_pointers),
-            ("logits", self.scored),
-        )
-        types = dict(lib.llama_batch._fields_)
-        for name, array in fields:
-            setattr(self.struct, name, ctypes.cast(array.ctypes.data, types[name]))
-
-    def put(self, row: int, part: Rows, position: int) -> int:
-        """Write the rows of one part from `row` on, and return the next free row."""
-        end = row + len(part.token_ids)
-        self.tokens[row:end] = part.token_ids
-        self.positions[row:end] = self._counting[position : position + end - row]
-        self.sequences[row:end] = part.sequence
-        self.scored[row : end - part.num_logits] = 0
-        self.scored[end - part.num_logits : end] = 1
-        return end
+_sequence_of = attrgetter("sequence")
 
 
 class LlamaCppModel:
@@ -72,7 +36,9 @@ class LlamaCppModel:
         self._info = info
         self._tokenizer = tokenizer
         self._lengths: list[int | None] = [None] * info.max_sequences  # None: not open
-        self._batch = _Batch(info.max_rows, info.n_ctx)
+        self._batch = RowBatch(info.max_rows)
+        self._table: Logits = np.empty((0, info.n_vocab), np.float32)  # llama.cpp's output buffer
+        self._table_address = 0
 
     @property
     def info(self) -> ModelInfo:
@@ -108,14 +74,11 @@ class LlamaCppModel:
     def forward(self, batch: Sequence[Rows]) -> list[Logits]:
         """Compute all parts in one `llama_decode`; see `LanguageModel.forward`."""
         # llama.cpp puts sequences into one pass only where their numbers follow each other.
-        parts = sorted(batch, key=lambda part: part.sequence)
+        parts = sorted(batch, key=_sequence_of) if len(batch) > 1 else batch
         starts = self._check(parts)
         rows = 0
         for part, start in zip(parts, starts, strict=True):
             rows = self._batch.put(rows, part, start)
-        tokens = self._batch.tokens[:rows]
-        if rows == 0 or tokens.min() < 0 or tokens.max() >= self._info.n_vocab:
-            raise ValueError(f"a batch of {rows} rows needs 1 row and token ids of 0 to {self._info.n_vocab - 1}")
         self._batch.struct.n_tokens = rows
         code = lib.llama_decode(self._context, self._batch.struct)
         if code != 0:
@@ -124,9 +87,9 @@ class LlamaCppModel:
             self._lengths[part.sequence] = start + len(part.token_ids)
         return self._logits(batch, parts)
 
-    def _check(self, parts: list[Rows]) -> list[int]:
+    def _check(self, parts: Sequence[Rows]) -> list[int]:
         """Return the length of every part's sequence, or raise with nothing changed."""
-        starts = []
+        starts: list[int] = []
         rows, previous = 0, -1
         for part in parts:
             start, size = self.length(part.sequence), len(part.token_ids)
@@ -134,6 +97,11 @@ class LlamaCppModel:
                 raise ValueError(
                     f"sequence {part.sequence}: {size} tokens, {part.num_logits} logits; "
                     "a sequence stands once in a batch, with a token at least and no more logits than tokens"
+                )
+            if not 0 <= min(part.token_ids) <= max(part.token_ids) < self._info.n_vocab:
+                raise ValueError(
+                    f"sequence {part.sequence}: token ids {min(part.token_ids)} to {max(part.token_ids)}, "
+                    f"allowed are 0 to {self._info.n_vocab - 1}"
                 )
             if start + size > self._info.n_ctx:
                 raise LimitError(
@@ -143,11 +111,11 @@ class LlamaCppModel:
             starts.append(start)
             rows += size
             previous = part.sequence
-        if rows > self._info.max_rows:
-            raise LimitError(f"a batch of {rows} rows, allowed are {self._info.max_rows}: send it in chunks")
+        if not 0 < rows <= self._info.max_rows:
+            raise LimitError(f"a batch of {rows} rows, allowed are 1 to {self._info.max_rows}: send it in chunks")
         return starts
 
-    def _logits(self, batch: Sequence[Rows], parts: list[Rows]) -> list[Logits]:
+    def _logits(self, batch: Sequence[Rows], parts: Sequence[Rows]) -> list[Logits]:
         """Return views of llama.cpp's output buffer, in the caller's order; the buffer is in the order of `parts`."""
         n_vocab = self._info.n_vocab
         scored = sum(part.num_logits for part in parts)
@@ -156,15 +124,21 @@ class LlamaCppModel:
         pointer = lib.llama_get_logits(self._context)
         if not pointer:
             raise EngineFault("llama.cpp gave no logits")
-        values = (ctypes.c_float * (scored * n_vocab)).from_address(ctypes.addressof(pointer.contents))
-        table: Logits = np.frombuffer(memoryview(values), np.float32).reshape(scored, n_vocab)
+        address = ctypes.addressof(pointer.contents)
+        if address != self._table_address or scored > len(self._table):
+            values = (ctypes.c_float * (scored * n_vocab)).from_address(address)
+            self._table = np.frombuffer(memoryview(values), np.float32).reshape(scored, n_vocab)
+            self._table_address = address
+        table = self._table
+        if len(parts) == 1:
+            return [table[:scored]]
         views, end = {}, 0
         for part in parts:
             views[part.sequence] = table[end : end + part.num_logits]
             end += part.num_logits
         return [views[part.sequence] for part in batch]
 
-    def _fail(self, code: int, parts: list[Rows], starts: list[int]) -> NoReturn:
+    def _fail(self, code: int, parts: Sequence[Rows], starts: list[int]) -> NoReturn:
         """Cut the sequences back to what they were, and say what happened."""
         reason = recent_errors()
         if code == _NO_ROOM:
@@ -228,71 +202,3 @@ class LlamaCppModel:
             lib.llama_free(self._context)
             self._context = None
             self._lengths = []
-
-
-def load_llamacpp(
-    path: Path, *, n_ctx: int, max_sequences: int, max_rows: int, num_threads: int, name: str | None = None
-) -> LlamaCppModel:
-    """Return a loaded model.
-
-    Args:
-        path: GGUF file.
-        n_ctx: longest sequence, in tokens; each sequence has room of its own.
-        max_sequences: open at once.
-        max_rows: most rows of one pass.
-        num_threads: of a pass.
-        name: for people; the file's own name if not given.
-
-    Raises:
-        ModelError: the file cannot be loaded, or memory does not suffice.
-        UnsupportedModel: the model cannot be rolled back.
-    """
-    with recorded_log() as log:
-        file = open_gguf(path, vocab_only=False)
-        trained = lib.llama_model_n_ctx_train(file.model)
-        if n_ctx > trained:
-            raise ModelError(f"n_ctx is {n_ctx}, model {path} was trained for {trained}: ask for that at most")
-        context = _new_context(file, n_ctx, max_sequences, max_rows, num_threads)
-    if not lib.llama_get_memory(context):
-        lib.llama_free(context)
-        raise UnsupportedModel(f"model {path} keeps no key/value cache: it is an encoder, take a decoder-only model")
-    tokenizer = LlamaCppTokenizer(file)
-    mebibytes = sum(float(match.group(1)) for line in log if (match := _BUFFER_SIZE.search(line)))
-    info = ModelInfo(
-        name=name or file.metadata("general.name") or path.stem,
-        fingerprint=file.sha256(),
-        vocabulary_hash=tokenizer.vocabulary_hash,
-        engine="llamacpp",
-        engine_version=engine_version(),
-        recipe=file.recipe,
-        n_vocab=tokenizer.n_vocab,
-        n_ctx=n_ctx,
-        max_sequences=max_sequences,
-        max_rows=max_rows,
-        num_threads=num_threads,
-        exact=None,
-        memory_bytes=int(mebibytes * (1 << 20)),
-    )
-    return LlamaCppModel(file, context, info, tokenizer)
-
-
-def _new_context(file: GgufFile, n_ctx: int, max_sequences: int, max_rows: int, num_threads: int) -> Any:
-    params = lib.llama_context_default_params()
-    params.n_ctx = n_ctx * max_sequences
-    params.n_seq_max = max_sequences
-    params.n_batch = params.n_ubatch = params.n_outputs_max = params.n_outputs_max_per_seq = max_rows
-    params.n_threads = params.n_threads_batch = num_threads
-    params.flash_attn_type = _FLASH_ATTENTION_OFF
-    params.offload_kqv = params.op_offload = False
-    params.kv_unified = False
-    params.swa_full = True  # keep positions that left the window, so that they can be rolled back to
-    params.no_perf = True
-    context = lib.llama_init_from_model(file.model, params)
-    asked = f"{max_sequences} sequences of {n_ctx} tokens, {max_rows} rows"
-    if not context:
-        raise ModelError(f"llama.cpp cannot hold {asked} of {file.path}: {recent_errors()}; ask for less")
-    given = (lib.llama_n_seq_max(context), lib.llama_n_ctx_seq(context), lib.llama_n_ubatch(context))
-    if given[0] < max_sequences or given[1] < n_ctx or given[2] < max_rows:
-        lib.llama_free(context)
-        raise ModelError(f"llama.cpp gave {given[0]} sequences of {given[1]}, {given[2]} rows; asked were {asked}")
-    return context
