@@ -13,6 +13,7 @@ A sensor that stops answering leaves a gap, and the thread goes on trying; windo
 import logging
 import math
 import threading
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -106,9 +107,12 @@ class Sampler:
         """
         gap_s = max(1.0, 5.0 / self.hz) if max_gap_s is None else max_gap_s
         with self._lock:
-            samples = self._power if self.info.quantity == "power" else self._energy
-            window = energy_between(samples, t0_ns, t1_ns, max_gap_s=gap_s, min_samples=min_samples)
+            samples: list[PowerSample] | list[EnergySample] = self._power or self._energy
+            # The window and a sample on each side, copied: a long window takes longer to add up than a beat lasts.
+            begin = max(bisect_right(samples, t0_ns, key=_time) - 1, 0)
+            part = samples[begin : bisect_left(samples, t1_ns, key=_time) + 1]
             failures = [message for t_ns, message in self._failures if t0_ns <= t_ns <= t1_ns]
+        window = energy_between(part, t0_ns, t1_ns, max_gap_s=gap_s, min_samples=min_samples)
         if window.joules is None and failures:
             return window._replace(reason=f"{window.reason}; {len(failures)} failed reads, the last: {failures[-1]}")
         return window
@@ -144,3 +148,7 @@ class Sampler:
         self._failures.append((monotonic_ns(), message))
         if message != last_message:  # once a fault, not forty times a second
             _log.warning("meter %s did not answer: %s", self.info.name, message)
+
+
+def _time(sample: PowerSample | EnergySample) -> int:
+    return sample.t_ns
