@@ -218,7 +218,7 @@ def _engine(question: _Question) -> Iterator[Finding]:
             "exactness", "warning", "not probed", f"multispin models fetch {question.pair}, without --no-probe"
         )
         return
-    model = load_llamacpp(served, n_ctx=256, max_sequences=3, max_rows=32, num_threads=os.cpu_count() or 1)
+    model = load_llamacpp(served, n_ctx=256, max_sequences=3, max_rows=32, num_threads=min(2, os.cpu_count() or 1))
     try:
         report = probe_exactness(model)
     finally:
