@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from multispin_models.errors import ModelError
+from multispin_models.errors import ModelError, UnsupportedModel
 from multispin_models.gguf_pretokenizers import build_pre_tokenizer
 from multispin_models.gguf_vocabulary import GgufVocabulary
 
@@ -27,6 +27,7 @@ EncodeText = Callable[[str], list[int]]
 
 _SPACE: Final = "\u2581"  # stands for a space in SentencePiece's tokens
 _REMEMBERED_WORDS: Final = 1 << 15
+_REMEMBERED_CHARACTERS: Final = 64  # of one word, so that no prompt can fill the memory
 
 
 def byte_pair_encoder(vocabulary: GgufVocabulary) -> EncodeText:
@@ -34,11 +35,20 @@ def byte_pair_encoder(vocabulary: GgufVocabulary) -> EncodeText:
 
     A byte or the result of a merge that is no token still takes part in merging, as in llama.cpp: it has an id behind
     the vocabulary, which is replaced at the end by the tokens of its ASCII characters, or by nothing.
+
+    Raises:
+        UnsupportedModel: merges that lead to no token, where words that are tokens are taken whole.
     """
     ids = vocabulary.ids
     n_tokens = len(ids)
     parts = (part for left, right in vocabulary.merges for part in (left, right, left + right))
     strangers = dict.fromkeys(part for part in (*ByteLevel.alphabet(), *parts) if part not in ids)
+    odd = next((text for text in strangers if len(text) > 1), None)
+    if odd is not None and vocabulary.rule.ignore_merges:  # `tokenizers` would take such a word whole
+        raise UnsupportedModel(
+            f"a merge of the vocabulary holds {odd!r}, which is no token, and words that are tokens are taken whole: "
+            "both together are not supported without llama.cpp; take the llamacpp engine for this model"
+        )
     stand_ins = {n_tokens + i: [ids[c] for c in text if c in ids and c < "\x80"] for i, text in enumerate(strangers)}
     all_ids = {**ids, **{text: n_tokens + i for i, text in enumerate(strangers)}}
     model = BPE(vocab=all_ids, merges=vocabulary.merges, ignore_merges=vocabulary.rule.ignore_merges)
@@ -83,7 +93,8 @@ def sentencepiece_encoder(vocabulary: GgufVocabulary) -> EncodeText:
     word = re.compile(f"{_SPACE}*[^{_SPACE}]*")
 
     def encode_words(text: str) -> list[int]:
-        return [i for part in word.findall(text.replace(" ", _SPACE)) for i in encode_word(part)]
+        parts = word.findall(text.replace(" ", _SPACE))
+        return [i for part in parts for i in (encode_word if len(part) <= _REMEMBERED_CHARACTERS else encode)(part)]
 
     return encode_words
 

@@ -163,8 +163,8 @@ def _scores(metadata: GgufMetadata, n_tokens: int) -> tuple[float, ...]:
 def _merges(metadata: GgufMetadata) -> list[tuple[str, str]]:
     """Return the merges without the double ones, of which the first counts, and those that can never apply."""
     raw = _decoded(metadata, "merges", _required(metadata, "tokenizer.ggml.merges", list))
-    pairs = dict.fromkeys((merge[:1] + left, right) for merge in raw for left, _, right in [merge[1:].partition(" ")])
-    return [(left, right) for left, right in pairs if left and right and " " not in left + right]
+    pairs = [(left, right) for left, _, right in [merge.partition(" ") for merge in raw]]
+    return [pair for pair in dict.fromkeys(pairs) if pair[0] and pair[1] and " " not in pair[1]]
 
 
 def _special_id(metadata: GgufMetadata, names: tuple[str, ...], n_tokens: int, default: int | None) -> int | None:
