@@ -38,11 +38,11 @@ class ModelError(MultispinError):
     """A model file, a pair manifest or an engine cannot be used."""
 
 
-class UnsupportedModel(ModelError):  # noqa: N818 - the name of the condition
+class UnsupportedModel(ModelError):
     """The model cannot be served correctly: it cannot be rolled back, or its family is not known."""
 
 
-class EngineFault(ModelError):  # noqa: N818
+class EngineFault(ModelError):
     """A forward pass failed part-way: the sequences in it must be closed and opened again."""
 
 

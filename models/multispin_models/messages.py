@@ -4,7 +4,7 @@
       Hello  ------------------------------>             who I am, what I draft with
              <------------------------------  Welcome    what I verify with, my limits, my epoch   (or Refused)
       Open   ------------------------------>             prompt, committed tokens, sampling
-             <------------------------------  Verdict    round 0: the first token after them       (or Refused)
+             <------------------------------  Verdict    the first token after them                (or Refused)
       Draft  ------------------------------>             round r: d1 .. dL after the committed tokens
              <------------------------------  Verdict    round r: accepted, next token             (or Refused)
       Close  ------------------------------>             done with a request
@@ -14,6 +14,7 @@
 A frame is one byte of protocol version, then a msgpack array [type, fields ...]; on the ROUTER side the frame list is
 [routing id, frame]. The routing id is the agent's id. Draft and Verdict are idempotent: (request, round) asked twice
 gives the same verdict. After a reconnect, or from another agent, Open with the committed tokens resumes a request.
+Rounds go up for as long as a request lives, reopened or not, so nothing late is ever taken for something new.
 """
 
 from typing import Annotated, Final
@@ -55,21 +56,31 @@ Instant = Annotated[int, Meta(ge=0)]
 
 
 class Hello(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=1):
-    """An agent introduces itself; sent first, and again when the coordinator says `hello_required`."""
+    """An agent introduces itself; sent first, and again when the coordinator says `hello_required`.
+
+    Attributes:
+        protocol_version: of the agent.
+        agent_id: its name, also the routing id of its connection.
+        software_version: of the agent.
+        vocabulary_hash: of its draft model.
+        draft_fingerprint: sha256 of its draft model.
+        instance_id: random, new at every start of the agent; a new one frees what the last instance had open.
+    """
 
     protocol_version: int
     agent_id: Name
     software_version: Name
     vocabulary_hash: Name
     draft_fingerprint: Name
-    boot_id: Name
+    instance_id: Name
 
 
 class Open(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=2):
-    """Open a request, or resume it: the coordinator answers with the Verdict of round 0.
+    """Open a request, or resume it: the coordinator answers with the Verdict of this round.
 
     Attributes:
         request_id: 64 random bits, the same for as long as the request lives, on any agent.
+        round: 0 at first, above all rounds before when the request is opened again.
         token_ids: the prompt, then the tokens committed so far.
         num_prompt_tokens: how many of them are prompt.
         max_tokens: most tokens to generate, those committed included.
@@ -78,6 +89,7 @@ class Open(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag
     """
 
     request_id: RequestId
+    round: Count
     token_ids: Annotated[tuple[TokenId, ...], Meta(min_length=1)]
     num_prompt_tokens: Annotated[int, Meta(ge=1, lt=1 << 31)]
     max_tokens: Annotated[int, Meta(ge=1, lt=1 << 31)]
@@ -90,7 +102,7 @@ class Draft(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, ta
 
     Attributes:
         request_id: of an open request.
-        round: 1, 2, 3 ... without gaps within one Open.
+        round: one above the round before.
         num_committed: tokens committed so far, prompt included: where the draft starts.
         draft_token_ids: d1 .. dL, may be empty (the coordinator then just decodes one token).
     """
@@ -148,7 +160,7 @@ class Refused(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
         code: one of the snake_case codes in `models/README.md`, for programs.
         message: what, the value, what is allowed, what to do.
         request_id: the request it is about, 0 for the agent as a whole.
-        round: the round it is about, 0 for Open.
+        round: the round it is about.
     """
 
     code: Name
@@ -158,7 +170,7 @@ class Refused(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
 
 
 class Verdict(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=19):
-    """The answer to Open (round 0) and to every Draft.
+    """The answer to every Open and Draft.
 
     Attributes:
         request_id, round: what is answered.

@@ -1,0 +1,192 @@
+"""The agent's side of the wire: one connection, the handshake, pings, and answers sorted to their requests."""
+
+import asyncio
+import logging
+import secrets
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+import multispin_models
+from multispin_agent.config import Config
+from multispin_models.channel import Channel, open_agent_channel
+from multispin_models.clock import monotonic_ns
+from multispin_models.errors import ConfigError, WireError
+from multispin_models.language_model import ModelInfo
+from multispin_models.messages import (
+    PROTOCOL_VERSION,
+    AgentMessage,
+    Close,
+    Hello,
+    Ping,
+    Pong,
+    Refused,
+    Verdict,
+    Welcome,
+    decode_coordinator_message,
+    encode,
+)
+
+__all__ = ["Answer", "Client", "Reconnected", "RefusedByCoordinator"]
+
+log = logging.getLogger(__name__)
+
+HELLO_RETRY_S = 1.0
+FATAL_CODES = frozenset({"protocol_version", "vocabulary_mismatch", "bad_agent_id"})
+
+
+class RefusedByCoordinator(ConfigError):
+    """The coordinator will never serve this agent as it is configured."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A Verdict or Refused for one request.
+
+    Attributes:
+        message: as it came.
+        received_ns: monotonic, when it was read (t4 of four).
+        num_bytes: of its frame.
+    """
+
+    message: Verdict | Refused
+    received_ns: int
+    num_bytes: int
+
+
+class Reconnected:
+    """The coordinator is a new one, or has forgotten this agent: every request must be opened again."""
+
+
+class Client:
+    """The connection to the coordinator.
+
+    Args:
+        config: of the agent.
+        draft: what this agent drafts with.
+        context: of ZeroMQ.
+    """
+
+    def __init__(self, config: Config, draft: ModelInfo, context: zmq.Context[Any]) -> None:
+        self.counters: Counter[str] = Counter()
+        self.welcome: Welcome | None = None
+        self._config = config
+        self._draft = draft
+        self._instance_id = f"{secrets.randbits(64):016x}"
+        self._inboxes: dict[int, asyncio.Queue[Answer | Reconnected]] = {}
+        self._welcomed = asyncio.Event()
+        self._failed: RefusedByCoordinator | None = None
+        self._last_heard_ns = monotonic_ns()
+        self._pings = 0
+        self._channel: Channel = open_agent_channel(
+            config.coordinator, config.agent_id, config.security, self._on_frames, context
+        )
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def ready(self) -> Welcome:
+        """Return the coordinator's Welcome, once there is one.
+
+        Raises:
+            RefusedByCoordinator: it will never serve this agent.
+        """
+        await self._welcomed.wait()
+        if self._failed is not None:
+            raise self._failed
+        assert self.welcome is not None
+        return self.welcome
+
+    def subscribe(self, request_id: int) -> asyncio.Queue[Answer | Reconnected]:
+        """Return the queue into which the answers to a request go."""
+        inbox: asyncio.Queue[Answer | Reconnected] = asyncio.Queue()
+        self._inboxes[request_id] = inbox
+        return inbox
+
+    def unsubscribe(self, request_id: int) -> None:
+        """Drop a request: tell the coordinator to free it."""
+        if self._inboxes.pop(request_id, None) is not None:
+            self.send(Close(request_id))
+
+    def send(self, message: AgentMessage) -> int:
+        """Send a message; return the bytes of its frame. A full queue drops it: the caller asks again in time."""
+        frame = encode(message)
+        if not self._channel.send([frame]):
+            self.counters["unsent_messages"] += 1
+        return len(frame)
+
+    async def close(self) -> None:
+        """End the keeper and close the socket."""
+        self._keeper.cancel()
+        await asyncio.gather(self._keeper, return_exceptions=True)
+        self._channel.close()
+
+    async def _keep(self) -> None:
+        """Say Hello until welcomed, then ping; a coordinator that is silent for long is greeted anew."""
+        while self._failed is None:
+            if not self._welcomed.is_set() or self.welcome is None:
+                self._say_hello()
+                try:
+                    await asyncio.wait_for(self._welcomed.wait(), HELLO_RETRY_S)
+                except TimeoutError:
+                    continue
+            else:
+                self._pings = (self._pings + 1) & 0x3FFFFFFF
+                self.send(Ping(self._pings))
+                await asyncio.sleep(self.welcome.ping_interval_s)
+
+    def _say_hello(self) -> None:
+        hello = Hello(
+            protocol_version=PROTOCOL_VERSION,
+            agent_id=self._config.agent_id,
+            software_version=multispin_models.__version__,
+            vocabulary_hash=self._draft.vocabulary_hash,
+            draft_fingerprint=self._draft.fingerprint,
+            instance_id=self._instance_id,
+        )
+        self.send(hello)
+
+    def _on_frames(self, frames: list[bytes]) -> None:
+        received_ns = monotonic_ns()
+        frame = b"".join(frames)
+        try:
+            message = decode_coordinator_message(frame)
+        except WireError as error:
+            self.counters["ignored_malformed_frame"] += 1
+            log.warning("%s", error)
+            return
+        self._last_heard_ns = received_ns
+        match message:
+            case Welcome():
+                self._on_welcome(message)
+            case Pong():
+                if self.welcome is not None and message.epoch != self.welcome.epoch:
+                    self._say_hello()
+            case Refused(request_id=0) | Refused(code="hello_required"):
+                self._on_refused(message)
+            case Verdict() | Refused():
+                inbox = self._inboxes.get(message.request_id)
+                if inbox is None:
+                    self.counters["ignored_unknown_request"] += 1
+                else:
+                    inbox.put_nowait(Answer(message, received_ns, len(frame)))
+
+    def _on_welcome(self, welcome: Welcome) -> None:
+        forgotten = self.welcome is not None and not self._welcomed.is_set()
+        anew = self.welcome is not None and welcome.epoch != self.welcome.epoch
+        self.welcome = welcome
+        self._welcomed.set()
+        if anew or forgotten:
+            log.warning("coordinator is %s: requests are opened again", "new" if anew else "back")
+            for inbox in self._inboxes.values():
+                inbox.put_nowait(Reconnected())
+
+    def _on_refused(self, refused: Refused) -> None:
+        if refused.code == "hello_required":
+            self._welcomed.clear()
+            self._say_hello()
+        elif refused.code in FATAL_CODES:
+            self._failed = RefusedByCoordinator(f"coordinator refuses this agent ({refused.code}): {refused.message}")
+            self._welcomed.set()
+        else:
+            log.warning("coordinator refuses this agent for now (%s): %s", refused.code, refused.message)

@@ -1,0 +1,48 @@
+"""The agent's settings, each with its bound."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from multispin_models.channel import Security
+
+__all__ = ["Config"]
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0.0)]
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """The settings of one agent.
+
+    Attributes:
+        agent_id: its name, unique among the agents of a coordinator.
+        coordinator: where the coordinator listens, tcp://HOST:PORT; off loopback `security` is needed.
+        pair: name of a packaged pair, or the path of a pair manifest; its draft is run.
+        engine: "llamacpp" or "onnx".
+        threads: of a forward pass.
+        num_draft_tokens: L, tokens drafted a round.
+        draft_ahead: go on drafting from one's own guess while the verdict is in flight.
+        max_concurrent: requests served at once; each holds a sequence of the draft.
+        max_context_tokens: prompt and text of one request in the draft's cache.
+        retry_s: an answer that has not come for so long is asked for again; doubles up to `retry_max_s`.
+        retry_max_s: longest wait between two askings.
+        deadline_s: a request without any answer for so long ends with an error.
+        security: CURVE keys.
+        meter: energy meter: "auto", "none", "rapl", "replay:FILE".
+    """
+
+    agent_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "agent"
+    coordinator: str = "tcp://127.0.0.1:5599"
+    pair: str = "smollm2-135m"
+    engine: str = "llamacpp"
+    threads: Positive = 1
+    num_draft_tokens: Annotated[int, Meta(ge=0, le=64)] = 4
+    draft_ahead: bool = True
+    max_concurrent: Positive = 1
+    max_context_tokens: Annotated[int, Meta(ge=16)] = 2048
+    retry_s: Seconds = 2.0
+    retry_max_s: Seconds = 15.0
+    deadline_s: Seconds = 300.0
+    security: Security = Security()
+    meter: str = "auto"

@@ -1,0 +1,124 @@
+"""Starts an agent: settings, draft model, connection; then serves requests until they end or a signal comes.
+
+    multispin agent --prompts prompts.jsonl --out runs/a        serve a file, write records, end
+    multispin agent < requests.jsonl                            serve lines from standard input, text to standard output
+
+A line is {"prompt": ...} or {"turns": [...]} (its first turn), and may carry id, max_tokens, temperature, top_k,
+top_p, seed, stop, ignore_end.
+"""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import zmq
+
+from multispin_agent.client import Client
+from multispin_agent.config import Config
+from multispin_agent.serve_file import ServeFile
+from multispin_models.energy import Sampler, open_meter
+from multispin_models.engines import ENGINES, Loaded, load_side, log_progress
+from multispin_models.errors import ConfigError, MultispinError
+from multispin_models.probes import probe_rollback
+from multispin_models.prompts import Job, add_job_flags, job_defaults, read_jobs
+from multispin_models.settings import add_setting_flags, read_settings
+
+__all__ = ["add_arguments", "run"]
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `multispin agent`."""
+    parser.add_argument("--config", metavar="FILE", help="TOML file of settings; flags win over it")
+    parser.add_argument("--agent-id", metavar="NAME", help="unique among the agents of a coordinator")
+    parser.add_argument("--coordinator", metavar="ENDPOINT", help="where the coordinator listens, tcp://HOST:PORT")
+    parser.add_argument("--num-draft-tokens", type=int, metavar="L", help="tokens drafted a round")
+    parser.add_argument("--max-concurrent", type=int, metavar="N", help="requests served at once")
+    parser.add_argument("--no-draft-ahead", dest="draft_ahead", action="store_false", default=None)
+    add_setting_flags(parser, ENGINES)
+    parser.add_argument("--prompts", metavar="FILE", default="-", help="JSON lines; - is standard input (default)")
+    parser.add_argument(
+        "--out", metavar="DIR", help="write requests.jsonl and rounds.jsonl here; what is there is kept"
+    )
+    parser.add_argument("--share", metavar="I/N", default="0/1", help="serve every N-th line, from line I on")
+    add_job_flags(parser)
+
+
+def _share(jobs: list[Job], share: str) -> list[Job]:
+    """Return the jobs of share "I/N": every N-th from the I-th on, counted from 0."""
+    try:
+        start, step = (int(part) for part in share.split("/"))
+    except ValueError:
+        start, step = -1, 0
+    if not 0 <= start < step:
+        raise ConfigError(f"--share is {share!r}, allowed is I/N with 0 <= I < N")
+    return jobs[start::step]
+
+
+def _load_draft(config: Config) -> Loaded:
+    loaded = load_side(
+        config.pair,
+        "draft",
+        config.engine,
+        n_ctx=config.max_context_tokens,
+        max_sequences=config.max_concurrent,
+        max_rows=64,
+        num_threads=config.threads,
+        progress=log_progress,
+    )
+    probe_rollback(loaded.model)
+    return loaded
+
+
+def _start_meter(config: Config) -> Sampler | str:
+    """Return the running sampler of this box, or the reason why there is none."""
+    opened = open_meter(config.meter)
+    if opened.meter is None:
+        return opened.reason
+    if config.max_concurrent > 1:
+        opened.meter.close()
+        return f"requests overlap (max_concurrent is {config.max_concurrent}): a meter cannot tell them apart"
+    sampler = Sampler(opened.meter)
+    sampler.start()
+    return sampler
+
+
+async def _serve(config: Config, args: argparse.Namespace) -> int:
+    loop = asyncio.get_running_loop()
+    jobs = _share(read_jobs(args.prompts, job_defaults(args), args.limit), args.share)
+    engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+    meter = _start_meter(config)
+    loaded = await loop.run_in_executor(engine, _load_draft, config)
+    with zmq.Context() as context:
+        client = Client(config, loaded.model.info, context)
+        serve_file = ServeFile(config, client, loaded, engine, meter, None if args.out is None else Path(args.out))
+        serving = asyncio.create_task(serve_file.run(jobs))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, serving.cancel)
+        try:
+            with suppress(asyncio.CancelledError):
+                return await serving
+            log.info("stopped by signal")
+            return 130
+        finally:
+            await client.close()
+            engine.shutdown()
+            loaded.model.close()
+            if isinstance(meter, Sampler):
+                meter.stop()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `multispin agent`; return the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        return asyncio.run(_serve(read_settings(Config, args), args))
+    except MultispinError as error:
+        log.error("%s", error)  # noqa: TRY400 - what to do is in the message, not in the trace
+        return 1

@@ -1,0 +1,81 @@
+"""Guesses the next tokens with the draft model. Blocks; the shell runs it in the engine's thread.
+
+The drafter keeps no plan of its own: given the tokens to go on from, it cuts its cache back to what they share with it,
+feeds the rest, and chooses with the noise that the target will use.
+"""
+
+from collections.abc import Callable, Sequence
+
+from multispin_models.language_model import LanguageModel, Logits, Rows
+from multispin_models.sampling import Sampling, choose
+
+__all__ = ["Drafter"]
+
+
+class Drafter:
+    """One request's sequence of the draft model.
+
+    Args:
+        model: the draft model, shared by the requests of an agent, one call at a time.
+        sampling: as the target draws.
+    """
+
+    def __init__(self, model: LanguageModel, sampling: Sampling) -> None:
+        self._model = model
+        self._sampling = sampling
+        self._sequence = model.open_sequence()
+        self._cached: list[int] = []
+        self._max_rows = model.info.max_rows
+
+    def draft(
+        self, tokens: Sequence[int], count: int, end_token_ids: frozenset[int], interrupted: Callable[[], bool]
+    ) -> list[int]:
+        """Return up to `count` tokens that follow `tokens`.
+
+        Args:
+            tokens: what to go on from, committed and guessed.
+            count: at least 1.
+            end_token_ids: nothing is drafted after one of these.
+            interrupted: asked between two tokens; true ends the draft early, possibly with none.
+        """
+        drafted: list[int] = []
+        self._cut_back(tokens)
+        pending = list(tokens[len(self._cached) :])
+        # The context is the draft's own bound, and may be shorter than the target's: then it just stops drafting.
+        count = min(count, self._model.info.n_ctx - len(tokens))
+        while len(drafted) < count and not (drafted and interrupted()):
+            logits = self._feed(pending, interrupted)
+            if logits is None:
+                break
+            token = choose(logits[-1], len(tokens) + len(drafted), self._sampling)
+            drafted.append(token)
+            pending = [token]
+            if token in end_token_ids:
+                break
+        return drafted
+
+    def close(self) -> None:
+        """Free the sequence."""
+        self._model.close_sequence(self._sequence)
+
+    def _cut_back(self, tokens: Sequence[int]) -> None:
+        """Rewind the cache to what it shares with all but the last of `tokens`, which must be fed for its logits."""
+        limit = min(len(self._cached), len(tokens) - 1)
+        shared = limit
+        if self._cached[:limit] != list(tokens[:limit]):
+            shared = next(i for i in range(limit) if self._cached[i] != tokens[i])
+        if shared < len(self._cached):
+            self._model.rewind(self._sequence, shared)
+            del self._cached[shared:]
+
+    def _feed(self, token_ids: Sequence[int], interrupted: Callable[[], bool]) -> Logits | None:
+        """Feed tokens in chunks and return the logits of the last; None if interrupted between two chunks."""
+        logits: Logits | None = None
+        for start in range(0, len(token_ids), self._max_rows):
+            if start and interrupted():
+                return None
+            chunk = token_ids[start : start + self._max_rows]
+            last = start + len(chunk) == len(token_ids)
+            logits = self._model.forward([Rows(self._sequence, chunk, int(last))])[0]
+            self._cached += chunk
+        return logits

@@ -1,0 +1,294 @@
+"""Serves one request: drafts in the engine's thread while the verdict is on its way, until the text ends.
+
+open -> [draft -> send -> (draft ahead) -> verdict -> commit] ... -> record
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from multispin_agent.client import Answer, Client, Reconnected
+from multispin_agent.config import Config
+from multispin_agent.drafter import Drafter
+from multispin_agent.generation import Generation
+from multispin_agent.text import TextAssembler
+from multispin_models.clock import monotonic_ns
+from multispin_models.errors import MultispinError
+from multispin_models.language_model import LanguageModel, Tokenizer
+from multispin_models.messages import Draft, Open, Refused, Verdict
+from multispin_models.sampling import Sampling
+
+__all__ = ["Finished", "Request", "RequestFailed", "RoundTiming", "generate"]
+
+log = logging.getLogger(__name__)
+
+REOPEN_CODES = frozenset({"unknown_request", "out_of_step", "hello_required"})
+RETRY_CODES = frozenset({"busy", "too_many_sessions", "request_owned", "engine_fault"})
+FINISH_NAMES = {1: "end", 2: "length"}
+
+
+class RequestFailed(MultispinError):
+    """A request that cannot be served; what was generated of it is kept in `finished`."""
+
+    def __init__(self, message: str, finished: "Finished | None" = None) -> None:
+        super().__init__(message)
+        self.finished = finished
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks.
+
+    Attributes:
+        request_id: 64 random bits, on the wire.
+        prompt_ids: the prompt as tokens.
+        sampling: how tokens are drawn.
+        max_tokens: most tokens to generate.
+        stop: strings before which the text ends.
+        ignore_end: go on past end-of-text.
+    """
+
+    request_id: int
+    prompt_ids: Sequence[int]
+    sampling: Sampling
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    ignore_end: bool = False
+
+
+@dataclass
+class RoundTiming:
+    """One verdict and the time that led to it. `draft_s` is model time, since the verdict before."""
+
+    is_open: bool
+
+    verdict: Verdict
+    num_draft_tokens: int
+    started_ns: int
+    draft_s: float
+    round_trip_s: float
+    ahead_hit: bool | None
+    payload_up_bytes: int
+    payload_down_bytes: int
+
+
+@dataclass
+class Finished:
+    """What became of a request."""
+
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    finish: str = ""
+    started_ns: int = 0
+    first_token_ns: int = 0
+    ended_ns: int = 0
+    num_reopens: int = 0
+    payload_up_bytes: int = 0
+    payload_down_bytes: int = 0
+    rounds: list[RoundTiming] = field(default_factory=list)
+
+
+class _Serving:
+    """The I/O around one Generation; `generate` is its only caller."""
+
+    def __init__(
+        self,
+        request: Request,
+        config: Config,
+        client: Client,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        engine: Executor,
+        on_text: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._client = client
+        self._engine = engine
+        self._on_text = on_text
+        self._end_token_ids = frozenset() if request.ignore_end else tokenizer.end_token_ids
+        self._generation = Generation(
+            request.request_id,
+            list(request.prompt_ids),
+            request.sampling,
+            max_tokens=request.max_tokens,
+            num_draft_tokens=config.num_draft_tokens,
+            draft_ahead=config.draft_ahead,
+            end_token_ids=tokenizer.end_token_ids,
+            ignore_end=request.ignore_end,
+        )
+        self._assembler = TextAssembler(tokenizer.token_bytes, request.stop)
+        self._model = model
+        self._drafter: Drafter | None = None
+        self._inbox = client.subscribe(request.request_id)
+        self._finished = Finished(started_ns=monotonic_ns())
+        self._draft_s = 0.0
+        self._sent_ns = 0
+        self._up_bytes = 0
+        self._heard_ns = monotonic_ns()
+        self._retry_s = config.retry_s
+
+    async def run(self) -> Finished:
+        loop = asyncio.get_running_loop()
+        generation = self._generation
+        welcome = await self._client.ready()
+        generation.limit_draft(min(self._config.num_draft_tokens, welcome.max_draft_tokens))
+        try:
+            self._drafter = await loop.run_in_executor(self._engine, Drafter, self._model, generation.sampling)
+            self._send(generation.open())
+            while not generation.finish and not self._assembler.stopped:
+                await self._turn()
+        finally:
+            self._client.unsubscribe(generation.request_id)
+            if self._drafter is not None:
+                await asyncio.shield(loop.run_in_executor(self._engine, self._drafter.close))
+        return self._result()
+
+    async def _turn(self) -> None:
+        """Take one step: an answer that is here, a draft that is ready, a token to guess, or else wait."""
+        generation = self._generation
+        if not self._inbox.empty():
+            self._on_answer(self._inbox.get_nowait())
+        elif generation.can_send():
+            self._send(generation.next_draft())
+        elif count := generation.num_to_draft():
+            await self._guess(count)
+        else:
+            await self._wait()
+
+    async def _guess(self, count: int) -> None:
+        generation = self._generation
+        assert self._drafter is not None
+        tokens = generation.tokens + generation.guess
+        drafted, seconds = await asyncio.get_running_loop().run_in_executor(
+            self._engine, _timed_draft, self._drafter, tokens, count, self._end_token_ids, self._interrupted
+        )
+        self._draft_s += seconds
+        if not drafted and not self._interrupted():
+            # The draft's context is full: the coordinator goes on alone for this request.
+            generation.limit_draft(0)
+        generation.drafted(drafted)
+
+    def _interrupted(self) -> bool:
+        return not self._inbox.empty()
+
+    def _send(self, message: Open | Draft) -> None:
+        self._sent_ns = monotonic_ns()
+        self._up_bytes += self._client.send(message)
+
+    async def _wait(self) -> None:
+        """Wait for an answer; ask again when it does not come."""
+        try:
+            self._on_answer(await asyncio.wait_for(self._inbox.get(), self._retry_s))
+        except TimeoutError:
+            silent_s = (monotonic_ns() - self._heard_ns) / 1e9
+            if silent_s > self._config.deadline_s:
+                raise RequestFailed(
+                    f"no answer from {self._config.coordinator} for {silent_s:.0f} s (deadline_s)", self._result()
+                ) from None
+            self._retry_s = min(self._retry_s * (1.5 + random.random() / 2), self._config.retry_max_s)  # noqa: S311
+            self._send(self._generation.repeat())
+
+    def _on_answer(self, answer: Answer | Reconnected) -> None:
+        self._heard_ns = monotonic_ns()
+        if isinstance(answer, Reconnected):
+            self._reopen()
+        elif isinstance(answer.message, Refused):
+            self._on_refused(answer.message)
+        else:
+            self._retry_s = self._config.retry_s
+            self._on_verdict(answer, answer.message)
+
+    def _reopen(self) -> None:
+        self._finished.num_reopens += 1
+        self._send(self._generation.open())
+
+    def _on_refused(self, refused: Refused) -> None:
+        if refused.round != self._generation.round:
+            return  # about a round that is over
+        if refused.code in REOPEN_CODES:
+            self._reopen()
+        elif refused.code not in RETRY_CODES:
+            raise RequestFailed(f"coordinator refused the request ({refused.code}): {refused.message}", self._result())
+        # A refusal for now: the retry timer asks again.
+
+    def _on_verdict(self, answer: Answer, verdict: Verdict) -> None:
+        num_draft_tokens, is_open = len(self._generation.flight or ()), self._generation.is_opening
+        done = self._generation.on_verdict(verdict)
+        if done is None:
+            self._finished.payload_down_bytes += answer.num_bytes
+            return
+        finished = self._finished
+        if not finished.first_token_ns:
+            finished.first_token_ns = answer.received_ns
+        finished.rounds.append(
+            RoundTiming(
+                is_open,
+                verdict,
+                num_draft_tokens,
+                self._sent_ns,
+                self._draft_s,
+                (answer.received_ns - self._sent_ns) / 1e9,
+                done.ahead_hit,
+                self._up_bytes,
+                answer.num_bytes,
+            )
+        )
+        finished.payload_up_bytes += self._up_bytes
+        finished.payload_down_bytes += answer.num_bytes
+        finished.ended_ns = answer.received_ns
+        self._up_bytes, self._draft_s = 0, 0.0
+        if text := self._assembler.feed(done.token_ids):
+            self._on_text(text)
+
+    def _result(self) -> Finished:
+        finished = self._finished
+        if rest := self._assembler.finish():
+            self._on_text(rest)
+        finished.token_ids = self._generation.generated[: self._assembler.num_tokens]
+        finished.text = self._assembler.text
+        finished.finish = "stop" if self._assembler.stopped else FINISH_NAMES.get(self._generation.finish, "error")
+        finished.payload_up_bytes += self._up_bytes
+        finished.ended_ns = finished.ended_ns or monotonic_ns()
+        return finished
+
+
+def _timed_draft(
+    drafter: Drafter,
+    tokens: Sequence[int],
+    count: int,
+    end_token_ids: frozenset[int],
+    interrupted: Callable[[], bool],
+) -> tuple[list[int], float]:
+    started = time.perf_counter()
+    return drafter.draft(tokens, count, end_token_ids, interrupted), time.perf_counter() - started
+
+
+async def generate(
+    request: Request,
+    *,
+    config: Config,
+    client: Client,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    engine: Executor,
+    on_text: Callable[[str], None] = lambda _text: None,
+) -> Finished:
+    """Return the text of a request and how it came about.
+
+    Args:
+        request: what is asked.
+        config: of the agent.
+        client: the connection.
+        model: the draft model; used in `engine` only.
+        tokenizer: of the pair.
+        engine: a single thread.
+        on_text: called with every piece of text as it becomes certain.
+
+    Raises:
+        RequestFailed: refused for good, or the coordinator was silent past the deadline.
+    """
+    return await _Serving(request, config, client, model, tokenizer, engine, on_text).run()

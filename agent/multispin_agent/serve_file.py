@@ -1,0 +1,166 @@
+"""Serves a file of requests, a few at a time, and keeps a record of each.
+
+What is recorded in the output folder is done: an agent that was killed goes on with the rest.
+"""
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import sys
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+from multispin_agent.client import Client
+from multispin_agent.config import Config
+from multispin_agent.generate import Finished, Request, RequestFailed, RoundTiming, generate
+from multispin_models.energy import Sampler
+from multispin_models.engines import Loaded
+from multispin_models.prompts import Job, encode_prompt
+from multispin_models.records import RequestRecord, RoundRecord, append_jsonl, read_jsonl
+
+__all__ = ["ServeFile"]
+
+log = logging.getLogger(__name__)
+
+
+class ServeFile:
+    """Serves jobs over one connection.
+
+    Args:
+        config: of the agent.
+        client: the connection.
+        loaded: the draft model; used in `engine` only.
+        engine: a single thread.
+        meter: of this box, running; or the reason why there is none.
+        out: folder for requests.jsonl and rounds.jsonl; null prints texts to standard output.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        client: Client,
+        loaded: Loaded,
+        engine: Executor,
+        meter: Sampler | str,
+        out: Path | None,
+    ) -> None:
+        self._meter = meter
+        self._config = config
+        self._client = client
+        self._loaded = loaded
+        self._engine = engine
+        self._out = out
+
+    async def run(self, jobs: Sequence[Job]) -> int:
+        """Serve all jobs that have no record yet; return 0, or 1 if any of them failed."""
+        done = self._recorded()
+        waiting = [job for job in jobs if job.job_id not in done]
+        log.info("%d requests, %d of them done before", len(jobs), len(jobs) - len(waiting))
+        waiting.reverse()
+        failures = await asyncio.gather(*(self._work_off(waiting) for _ in range(self._config.max_concurrent)))
+        return int(sum(failures) > 0)
+
+    def _recorded(self) -> set[str]:
+        if self._out is None:
+            return set()
+        self._out.mkdir(parents=True, exist_ok=True)
+        path = self._out / "requests.jsonl"
+        return {record.job_id for record in read_jsonl(path, RequestRecord)} if path.exists() else set()
+
+    async def _work_off(self, waiting: list[Job]) -> int:
+        """Serve jobs from the end of a shared list until it is empty; return how many failed."""
+        failures = 0
+        while waiting:
+            failures += await self._serve(waiting.pop())
+        return failures
+
+    async def _serve(self, job: Job) -> int:
+        prompt_ids = encode_prompt(self._loaded.tokenizer, job.prompt)
+        request = Request(
+            secrets.randbits(64), prompt_ids, job.sampling, job.max_tokens, stop=job.stop, ignore_end=job.ignore_end
+        )
+        error = None
+        try:
+            finished = await generate(
+                request,
+                config=self._config,
+                client=self._client,
+                model=self._loaded.model,
+                tokenizer=self._loaded.tokenizer,
+                engine=self._engine,
+            )
+        except RequestFailed as failure:
+            error = str(failure)
+            finished = failure.finished or Finished(finish="error")
+            log.error("request %s failed: %s", job.job_id, failure)  # noqa: TRY400 - the message says it all
+        self._record(job, request, finished, error)
+        return int(error is not None)
+
+    def _record(self, job: Job, request: Request, finished: Finished, error: str | None) -> None:
+        record = _request_record(job, request, finished, error, self._config.agent_id)
+        if self._out is None:
+            sys.stdout.write(f"{finished.text}\n")
+            return
+        # Rounds first: a request that has its record has all its rounds.
+        rounds = [_round_record(request, timing, self._config.agent_id) for timing in finished.rounds]
+        append_jsonl(self._out / "rounds.jsonl", rounds)
+        append_jsonl(self._out / "requests.jsonl", [record])
+
+
+def _request_record(job: Job, request: Request, finished: Finished, error: str | None, agent_id: str) -> RequestRecord:
+    count = len(finished.token_ids)
+    first_s = (finished.first_token_ns - finished.started_ns) / 1e9 if finished.first_token_ns else None
+    total_s = (finished.ended_ns - finished.started_ns) / 1e9
+    shares = [timing.verdict.energy_uj for timing in finished.rounds]
+    known = [share for share in shares if share is not None]
+    drafts = [timing for timing in finished.rounds if timing.verdict.round > 0]
+    return RequestRecord(
+        job_id=job.job_id,
+        wire_request_id=request.request_id,
+        agent_id=agent_id,
+        prompt_sha256=hashlib.sha256(job.prompt.encode()).hexdigest(),
+        num_prompt_tokens=len(request.prompt_ids),
+        sampling=job.sampling,
+        token_ids=finished.token_ids,
+        text=finished.text,
+        finish="error" if error else finished.finish,
+        error=error,
+        num_rounds=len(drafts),
+        num_drafted=sum(timing.num_draft_tokens for timing in drafts),
+        num_accepted=sum(timing.verdict.num_accepted for timing in drafts),
+        num_generated=count,
+        started_ns=finished.started_ns,
+        ended_ns=finished.ended_ns,
+        ttft_s=first_s,
+        tpot_s=(total_s - first_s) / (count - 1) if first_s is not None and count > 1 else None,
+        e2e_s=total_s,
+        payload_up_bytes=finished.payload_up_bytes,
+        payload_down_bytes=finished.payload_down_bytes,
+        energy_coordinator_j=sum(known) / 1e6 if known and len(known) == len(shares) else None,
+        num_reopens=finished.num_reopens,
+    )
+
+
+def _round_record(request: Request, timing: RoundTiming, agent_id: str) -> RoundRecord:
+    verdict = timing.verdict
+    return RoundRecord(
+        wire_request_id=request.request_id,
+        agent_id=agent_id,
+        round=verdict.round,
+        num_draft_tokens=timing.num_draft_tokens,
+        num_accepted=verdict.num_accepted,
+        next_token_id=verdict.next_token_id,
+        started_ns=timing.started_ns,
+        draft_s=timing.draft_s,
+        round_trip_s=timing.round_trip_s,
+        residence_s=verdict.residence_us / 1e6,
+        verify_s=verdict.verify_us / 1e6,
+        network_s=timing.round_trip_s - verdict.residence_us / 1e6,
+        batch_rows=verdict.batch_rows,
+        ahead_hit=timing.ahead_hit,
+        payload_up_bytes=timing.payload_up_bytes,
+        payload_down_bytes=timing.payload_down_bytes,
+        energy_coordinator_j=None if verdict.energy_uj is None else verdict.energy_uj / 1e6,
+    )

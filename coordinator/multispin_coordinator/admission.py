@@ -1,0 +1,116 @@
+"""What a coordinator refuses, and why: checks on what agents send, before anything is kept of it. No I/O."""
+
+from dataclasses import dataclass
+
+from multispin_coordinator.config import Limits
+from multispin_models.language_model import ModelInfo
+from multispin_models.messages import PROTOCOL_VERSION, Draft, Hello, Open
+
+__all__ = ["AgentState", "Reject", "check_draft", "check_hello", "check_open"]
+
+
+class Reject(Exception):
+    """The request cannot be served; becomes a Refused message.
+
+    Args:
+        code: for programs, listed in `models/README.md`.
+        message: what, the value, what is allowed, what to do.
+        request_id: 0 for the agent as a whole.
+        round_number: of the request.
+    """
+
+    def __init__(self, code: str, message: str, request_id: int = 0, round_number: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.request_id = request_id
+        self.round = round_number
+
+
+@dataclass
+class AgentState:
+    """An agent that was welcomed."""
+
+    instance_id: str
+    last_seen_ns: int
+
+
+def check_hello(
+    agent: bytes, hello: Hello, *, target: ModelInfo, known: AgentState | None, num_agents: int, limits: Limits
+) -> None:
+    """Refuse an agent whose drafts cannot work here.
+
+    Raises:
+        Reject: protocol_version, bad_agent_id, vocabulary_mismatch, too_many_agents.
+    """
+    if hello.protocol_version != PROTOCOL_VERSION:
+        raise Reject(
+            "protocol_version",
+            f"agent speaks protocol {hello.protocol_version}, coordinator {PROTOCOL_VERSION}: update the older side",
+        )
+    if hello.agent_id.encode() != agent:
+        raise Reject("bad_agent_id", f"agent id {hello.agent_id!r} is not the routing id of the connection")
+    if hello.vocabulary_hash != target.vocabulary_hash:
+        raise Reject(
+            "vocabulary_mismatch",
+            f"agent's draft has vocabulary {hello.vocabulary_hash[:16]}, coordinator's target {target.name} has "
+            f"{target.vocabulary_hash[:16]}: give both ends the same pair",
+        )
+    if known is None and num_agents >= limits.max_agents:
+        raise Reject("too_many_agents", f"{num_agents} agents are connected, allowed are {limits.max_agents}")
+
+
+def check_open(opened: Open, target: ModelInfo, limits: Limits, max_context: int) -> None:
+    """Refuse a request that cannot be served.
+
+    Raises:
+        Reject: bad_request, prompt_too_long, context_exceeded, unknown_token.
+    """
+    num_tokens = len(opened.token_ids)
+    num_generated = num_tokens - opened.num_prompt_tokens
+    if num_generated < 0 or num_generated >= opened.max_tokens:
+        raise Reject(
+            "bad_request",
+            f"{num_tokens} tokens with {opened.num_prompt_tokens} of prompt and at most {opened.max_tokens} to "
+            "generate: nothing is left to generate, or the prompt is longer than the tokens",
+            opened.request_id,
+            opened.round,
+        )
+    if opened.num_prompt_tokens > limits.max_prompt_tokens:
+        raise Reject(
+            "prompt_too_long",
+            f"prompt has {opened.num_prompt_tokens} tokens, allowed are {limits.max_prompt_tokens}",
+            opened.request_id,
+            opened.round,
+        )
+    if num_tokens >= max_context:
+        raise Reject("context_exceeded", f"{num_tokens} tokens, the context holds {max_context}", opened.request_id, opened.round)
+    _check_tokens(opened.token_ids, target, opened.request_id, opened.round)
+
+
+def check_draft(draft: Draft, target: ModelInfo, limits: Limits) -> None:
+    """Refuse a draft that is too long or not of this vocabulary.
+
+    Raises:
+        Reject: draft_too_long, unknown_token.
+    """
+    num_drafted = len(draft.draft_token_ids)
+    if num_drafted > limits.max_draft_tokens:
+        raise Reject(
+            "draft_too_long",
+            f"{num_drafted} tokens drafted, allowed are {limits.max_draft_tokens}",
+            draft.request_id,
+            draft.round,
+        )
+    _check_tokens(draft.draft_token_ids, target, draft.request_id, draft.round)
+
+
+def _check_tokens(token_ids: tuple[int, ...], target: ModelInfo, request_id: int, round_number: int) -> None:
+    largest = max(token_ids, default=0)
+    if largest >= target.n_vocab:
+        raise Reject(
+            "unknown_token",
+            f"token {largest} is not in the vocabulary, allowed are 0 to {target.n_vocab - 1}",
+            request_id,
+            round_number,
+        )

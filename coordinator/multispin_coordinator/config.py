@@ -1,0 +1,66 @@
+"""The coordinator's settings, each with its bound."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from multispin_models.channel import Security
+
+__all__ = ["Config", "Limits"]
+
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0.0)]
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What one coordinator takes on; beyond it a request is refused with a reason.
+
+    Attributes:
+        max_agents: agents connected at once.
+        max_sessions: sequences of the target held at once, over all agents.
+        max_sessions_per_agent: of them, one agent's.
+        max_waiting: requests that wait for a sequence; the next one is refused.
+        max_context_tokens: prompt and text of one request; each session holds memory for as many.
+        max_prompt_tokens: of one request.
+        max_draft_tokens: of one round.
+        max_rows: rows of one forward pass.
+        prefill_rows: of them, at most so many of prompts, so that a long prompt does not stall the others.
+        agent_timeout_s: an agent silent for so long loses its sessions.
+        session_timeout_s: a session that waits so long for its next draft is freed; its agent may open it again.
+    """
+
+    max_agents: Positive = 256
+    max_sessions: Positive = 16
+    max_sessions_per_agent: Positive = 8
+    max_waiting: Annotated[int, Meta(ge=0)] = 64
+    max_context_tokens: Annotated[int, Meta(ge=16)] = 2048
+    max_prompt_tokens: Positive = 1792
+    max_draft_tokens: Annotated[int, Meta(ge=0, le=64)] = 16
+    max_rows: Annotated[int, Meta(ge=8)] = 256
+    prefill_rows: Annotated[int, Meta(ge=8)] = 64
+    agent_timeout_s: Seconds = 10.0
+    session_timeout_s: Seconds = 120.0
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """The settings of one coordinator.
+
+    Attributes:
+        bind: where agents connect, tcp://ADDRESS:PORT; off loopback `security` is needed.
+        pair: name of a packaged pair, or the path of a pair manifest; its target is served.
+        engine: "llamacpp" or "onnx".
+        threads: of a forward pass.
+        limits: see there.
+        security: CURVE keys.
+        meter: energy meter: "auto", "none", "rapl", "replay:FILE".
+        require_exact: refuse to start when the probe finds that the engine is not exact.
+    """
+
+    bind: str = "tcp://127.0.0.1:5599"
+    pair: str = "smollm2-135m"
+    engine: str = "llamacpp"
+    threads: Positive = 1
+    limits: Limits = Limits()
+    security: Security = Security()
+    meter: str = "auto"
+    require_exact: bool = False

@@ -1,0 +1,111 @@
+"""Starts a coordinator: settings, target, probes, socket; then serves until SIGTERM or SIGINT.
+
+    multispin coordinator --bind tcp://127.0.0.1:5599
+
+The line "ready ENDPOINT MODEL-INFO" on standard output says that agents are served, and by what.
+"""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import zmq
+
+from multispin_coordinator.attribution import PassMeter
+from multispin_coordinator.config import Config
+from multispin_coordinator.server import Server
+from multispin_models.cache import Progress
+from multispin_models.energy import open_meter
+from multispin_models.engines import ENGINES, Loaded, load_side, log_progress
+from multispin_models.errors import MultispinError, UnsupportedModel
+from multispin_models.language_model import ModelInfo
+from multispin_models.probes import probe_exactness, probe_rollback
+from multispin_models.settings import add_setting_flags, read_settings
+
+__all__ = ["add_arguments", "load_target", "run"]
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `multispin coordinator`."""
+    parser.add_argument("--config", metavar="FILE", help="TOML file of settings; flags win over it")
+    parser.add_argument("--bind", metavar="ENDPOINT", help="listen here, tcp://ADDRESS:PORT (default %(default)s)")
+    add_setting_flags(parser, ENGINES)
+
+
+def load_target(config: Config, progress: Progress) -> tuple[Loaded, ModelInfo]:
+    """Return the target, loaded and probed, and its info with `exact` filled in.
+
+    Raises:
+        UnsupportedModel: it cannot roll back; or it is not exact and the configuration asks for that.
+    """
+    limits = config.limits
+    loaded = load_side(
+        config.pair,
+        "target",
+        config.engine,
+        n_ctx=limits.max_context_tokens,
+        max_sequences=limits.max_sessions,
+        max_rows=limits.max_rows,
+        num_threads=config.threads,
+        progress=progress,
+    )
+    log.info("probing roll-back and exactness")
+    probe_rollback(loaded.model)
+    report = probe_exactness(loaded.model)
+    if not report.exact:
+        found = (
+            f"engine is not exact: {report.rows_different} of {report.rows_compared} rows differ between batch shapes, "
+            f"by up to {report.max_difference:.3g}: the text may differ from that of the target alone; "
+            "build llama.cpp by scripts/setup"
+        )
+        if config.require_exact:
+            raise UnsupportedModel(found)
+        log.warning("%s", found)
+    return loaded, msgspec.structs.replace(loaded.model.info, exact=report.exact)
+
+
+async def serve(config: Config) -> None:
+    """Load the target and serve until SIGTERM or SIGINT; a signal while it loads ends it after the load."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    opened = open_meter(config.meter)
+    if opened.meter is None:
+        log.info("%s", opened.reason)
+    meter = PassMeter(opened.meter)
+    with ThreadPoolExecutor(max_workers=1) as loader:
+        loaded, info = await loop.run_in_executor(loader, load_target, config, log_progress)
+    with zmq.Context() as context:
+        server = Server(config, loaded, info, meter, context)
+        # The signal to whoever started this.
+        print(f"ready {server.endpoint} {msgspec.json.encode(info).decode()}", flush=True)  # noqa: T201
+        serving = asyncio.create_task(server.serve())
+        await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        serving.cancel()
+        try:
+            await serving
+        except asyncio.CancelledError:
+            log.info("stopped by signal")
+        finally:
+            loaded.model.close()
+            meter.close()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `multispin coordinator`; return the exit status."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        config = read_settings(Config, args)
+        log.info("settings: %s", msgspec.json.encode(config).decode())
+        asyncio.run(serve(config))
+    except MultispinError as error:
+        log.error("%s", error)  # noqa: TRY400 - what to do is in the message, not in the trace
+        return 1
+    return 0

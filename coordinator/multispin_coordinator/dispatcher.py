@@ -1,0 +1,381 @@
+"""The coordinator's decisions, without I/O: frames in, messages and passes out, the clock an argument.
+
+    frame ----> on_frame ----> replies, and sessions with jobs
+    engine idle: next_pass() ----> Pass ----> (engine) ----> on_pass_done ----> verdicts
+    every second: on_tick ----> silent agents lose their sessions
+
+Whatever a peer sends, the sessions of others are untouched: it is refused with a code and counted in `counters`.
+"""
+
+import logging
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import multispin_models
+from multispin_coordinator.admission import AgentState, Reject, check_draft, check_hello, check_open
+from multispin_coordinator.batcher import Share, plan_pass
+from multispin_coordinator.config import Limits
+from multispin_coordinator.session import GOES_ON, Session
+from multispin_models.errors import WireError, WireVersionError
+from multispin_models.language_model import ModelInfo
+from multispin_models.messages import (
+    PROTOCOL_VERSION,
+    Close,
+    CoordinatorMessage,
+    Draft,
+    Hello,
+    Open,
+    Ping,
+    Pong,
+    Refused,
+    Verdict,
+    Welcome,
+    decode_agent_message,
+)
+from multispin_models.sampling import Sampling
+from multispin_models.verification import Verification
+
+__all__ = ["Dispatcher", "Outcome", "Pass", "PassTiming", "Send", "Work"]
+
+log = logging.getLogger(__name__)
+
+MAX_FAULTS = 2  # passes that may fail under one request before it is refused
+
+
+class Send(NamedTuple):
+    """A message for an agent."""
+
+    agent: bytes
+    message: CoordinatorMessage
+
+
+class Work(NamedTuple):
+    """One session's rows in a pass, as the engine needs them.
+
+    Attributes:
+        sequence: null opens a new one.
+        start: the length to which the sequence is cut back before.
+        token_ids: rows to feed.
+        draft_token_ids: the last of them, to be verified; null when the rows are a chunk of a prompt, not scored.
+        position: of the first token to be chosen.
+        sampling: how it is chosen.
+    """
+
+    sequence: int | None
+    start: int
+    token_ids: Sequence[int]
+    draft_token_ids: Sequence[int] | None
+    position: int
+    sampling: Sampling
+
+
+class Pass(NamedTuple):
+    """What the engine does next: free sequences, then one forward pass."""
+
+    closing: tuple[int, ...]
+    work: tuple[Work, ...]
+
+
+class Outcome(NamedTuple):
+    """What became of a Work: its sequence, and the verification if its rows were scored. A fault has no sequence."""
+
+    sequence: int | None
+    verification: Verification | None
+
+
+class PassTiming(NamedTuple):
+    """Measured around a pass.
+
+    Attributes:
+        finished_ns: monotonic, when its verdicts are about to be sent.
+        verify_us: the forward pass and the choices.
+        energy_uj: per row, null without a meter.
+    """
+
+    finished_ns: int
+    verify_us: int
+    energy_uj: Sequence[int | None]
+
+
+class Dispatcher:
+    """All sessions of all agents.
+
+    Args:
+        target: what is served.
+        end_token_ids: that end a text.
+        limits: of the configuration.
+    """
+
+    def __init__(self, target: ModelInfo, end_token_ids: frozenset[int], limits: Limits) -> None:
+        self.counters: Counter[str] = Counter()
+        self.epoch = secrets.randbits(64)
+        self.agents: dict[bytes, AgentState] = {}
+        self.sessions: dict[int, Session] = {}  # by request id, in the order of their last job
+        self._target = target
+        self._end_token_ids = end_token_ids
+        self._limits = limits
+        self._max_context = min(limits.max_context_tokens, target.n_ctx)
+        self._closing: list[int] = []  # sequences to free with the next pass
+        self._running: list[Share] = []
+        self._deferred: dict[int, tuple[bytes, Open, int]] = {}  # Opens that came while their session was computed
+
+    # -- what agents send ---------------------------------------------------------------------------------------------
+
+    def on_frame(self, agent: bytes, frames: Sequence[bytes], now_ns: int) -> list[Send]:
+        """Take the frames of one message (one, if the peer is sound); return the replies that need no engine."""
+        try:
+            return self._on_message(agent, decode_agent_message(b"".join(frames)), now_ns)
+        except WireVersionError as error:
+            return self._refuse(agent, Reject("protocol_version", f"{error}; install the same version on both ends"))
+        except WireError as error:
+            # No answer: whatever sent it does not speak this protocol.
+            self.counters["ignored_malformed_frame"] += 1
+            log.debug("malformed frame from %r: %s", agent, error)
+            return []
+        except Reject as reject:
+            return self._refuse(agent, reject)
+
+    def _on_message(self, agent: bytes, message: Hello | Open | Draft | Close | Ping, now_ns: int) -> list[Send]:
+        if isinstance(message, Hello):
+            return self._on_hello(agent, message, now_ns)
+        state = self.agents.get(agent)
+        if state is None:
+            raise Reject("hello_required", "this coordinator does not know you: send Hello first")
+        state.last_seen_ns = now_ns
+        match message:
+            case Ping():
+                return [Send(agent, Pong(message.sequence_number, self.epoch))]
+            case Close():
+                self._on_close(agent, message)
+                return []
+            case Open():
+                return self._on_open(agent, message, now_ns)
+            case Draft():
+                return self._on_draft(agent, message, now_ns)
+
+    def _on_hello(self, agent: bytes, hello: Hello, now_ns: int) -> list[Send]:
+        known = self.agents.get(agent)
+        check_hello(agent, hello, target=self._target, known=known, num_agents=len(self.agents), limits=self._limits)
+        if known is None or known.instance_id != hello.instance_id:
+            log.info("agent %s joined, version %s", hello.agent_id, hello.software_version)
+        if known is not None and known.instance_id != hello.instance_id:
+            self._drop_sessions_of(agent)  # it started anew: nobody will ask for them again
+        self.agents[agent] = AgentState(hello.instance_id, now_ns)
+        welcome = Welcome(
+            protocol_version=PROTOCOL_VERSION,
+            software_version=multispin_models.__version__,
+            epoch=self.epoch,
+            vocabulary_hash=self._target.vocabulary_hash,
+            target_fingerprint=self._target.fingerprint,
+            exact=bool(self._target.exact),
+            max_context_tokens=self._max_context,
+            max_prompt_tokens=self._limits.max_prompt_tokens,
+            max_draft_tokens=self._limits.max_draft_tokens,
+            ping_interval_s=self._limits.agent_timeout_s / 4,
+        )
+        return [Send(agent, welcome)]
+
+    def _on_open(self, agent: bytes, opened: Open, now_ns: int) -> list[Send]:
+        check_open(opened, self._target, self._limits, self._max_context)
+        session = self.sessions.get(opened.request_id)
+        if session is not None and session.agent != agent and session.agent in self.agents:
+            raise Reject("request_owned", "another agent that is alive has this request", opened.request_id, opened.round)
+        if session is not None and session.agent == agent and opened.round <= session.round:
+            return self._answer_again(session, opened.round)
+        if session is not None:
+            if session.running:
+                self._deferred[session.request_id] = (agent, opened, now_ns)
+                return []
+            session.reopen(opened, self._max_context)
+            session.agent = agent
+        else:
+            self._check_room(agent, opened)
+            session = Session(opened, agent, self._max_context)
+        session.received_ns = now_ns
+        self._queue(session)
+        return []
+
+    def _check_room(self, agent: bytes, opened: Open) -> None:
+        own = sum(1 for session in self.sessions.values() if session.agent == agent)
+        if own >= self._limits.max_sessions_per_agent:
+            raise Reject("too_many_sessions", f"{own} requests of yours are open, the most allowed", opened.request_id, opened.round)
+        waiting = len(self.sessions) - self._limits.max_sessions
+        if waiting >= self._limits.max_waiting:
+            raise Reject("busy", f"{len(self.sessions)} requests are open or wait; try again later", opened.request_id, opened.round)
+
+    def _on_draft(self, agent: bytes, draft: Draft, now_ns: int) -> list[Send]:
+        session = self.sessions.get(draft.request_id)
+        if session is None or session.agent != agent:
+            raise Reject("unknown_request", "no such request of yours; open it again", draft.request_id, draft.round)
+        check_draft(draft, self._target, self._limits)
+        if draft.round <= session.round:
+            return self._answer_again(session, draft.round)
+        if session.job is not None or draft.round != session.round + 1 or draft.num_committed != len(session.tokens):
+            expected = f"round {session.round + 1} after {len(session.tokens)} tokens"
+            got = f"round {draft.round} after {draft.num_committed} tokens"
+            raise Reject("out_of_step", f"{got}, expected {expected}; open it again", draft.request_id, draft.round)
+        session.submit(draft.round, draft.draft_token_ids, now_ns)
+        self._queue(session)
+        return []
+
+    def _answer_again(self, session: Session, round_number: int) -> list[Send]:
+        """Return the verdict once more if it is the last one that is asked for again; what is older is late."""
+        if round_number < session.round:
+            self.counters["ignored_stale_round"] += 1
+            return []
+        if session.verdict is None:
+            self.counters["ignored_repeated_round"] += 1
+            return []
+        self.counters["repeated_verdicts"] += 1
+        return [Send(session.agent, session.verdict)]
+
+    def _on_close(self, agent: bytes, close: Close) -> None:
+        session = self.sessions.get(close.request_id)
+        if session is not None and session.agent == agent:
+            self._drop(session)
+
+    # -- the engine ---------------------------------------------------------------------------------------------------
+
+    def next_pass(self) -> Pass | None:
+        """Return what the engine should do now, or None; its sessions do not change until `on_pass_done`."""
+        assert not self._running
+        ready = list(self._with_sequences(s for s in self.sessions.values() if s.job is not None))
+        limits = self._limits
+        self._running = plan_pass(
+            ready, max_rows=limits.max_rows, prefill_rows=limits.prefill_rows, short_rows=limits.max_draft_tokens + 1
+        )
+        closing, self._closing = tuple(self._closing), []
+        if not self._running and not closing:
+            return None
+        for share in self._running:
+            share.session.running = True
+        return Pass(closing, tuple(_work(share) for share in self._running))
+
+    def _with_sequences(self, ready: Iterable[Session]) -> Iterable[Session]:
+        """Yield the sessions that have a sequence, or get one of those left."""
+        held = sum(1 for session in self.sessions.values() if session.sequence is not None)
+        for session in ready:
+            if session.sequence is None:
+                if held >= self._limits.max_sessions:
+                    continue
+                held += 1
+            yield session
+
+    def on_pass_done(self, outcomes: Sequence[Outcome], timing: PassTiming) -> list[Send]:
+        """Take the outcomes of the last pass, in its order; return the verdicts."""
+        shares, self._running = self._running, []
+        num_rows = sum(share.num_rows for share in shares)
+        sends: list[Send] = []
+        for share, outcome, energy_uj in zip(shares, outcomes, timing.energy_uj, strict=True):
+            session = share.session
+            session.running = False
+            session.sequence = outcome.sequence
+            if self.sessions.get(session.request_id) is not session:  # closed meanwhile
+                self._free(session)
+            elif outcome.sequence is None:
+                sends += self._on_fault(session)
+            elif outcome.verification is None:
+                session.fed(share.num_rows)
+            else:
+                sends.append(self._verdict(session, outcome.verification, timing, num_rows, energy_uj))
+        return sends + self._open_deferred()
+
+    def _verdict(
+        self, session: Session, verification: Verification, timing: PassTiming, num_rows: int, energy_uj: int | None
+    ) -> Send:
+        num_accepted, next_token_id, finish = session.commit(verification, self._end_token_ids)
+        verdict = Verdict(
+            request_id=session.request_id,
+            round=session.round,
+            num_accepted=num_accepted,
+            next_token_id=next_token_id,
+            finish=finish,
+            received_ns=session.received_ns,
+            residence_us=max(0, (timing.finished_ns - session.received_ns) // 1000),
+            verify_us=timing.verify_us,
+            batch_rows=num_rows,
+            energy_uj=energy_uj,
+        )
+        session.verdict = verdict
+        if finish != GOES_ON:
+            self._drop(session)
+        return Send(session.agent, verdict)
+
+    def _on_fault(self, session: Session) -> list[Send]:
+        """Feed everything again in a new sequence; give up on a request under which passes keep failing."""
+        session.lost_cache()
+        session.num_faults += 1
+        self.counters["engine_faults"] += 1
+        if session.num_faults <= MAX_FAULTS:
+            return []
+        self._drop(session)
+        return self._refuse(
+            session.agent, Reject("engine_fault", "the target failed on this request", session.request_id, session.round)
+        )
+
+    def _open_deferred(self) -> list[Send]:
+        deferred, self._deferred = self._deferred, {}
+        sends: list[Send] = []
+        for agent, opened, received_ns in deferred.values():
+            try:
+                sends += self._on_open(agent, opened, received_ns)
+            except Reject as reject:
+                sends += self._refuse(agent, reject)
+        return sends
+
+    # -- ends ---------------------------------------------------------------------------------------------------------
+
+    def on_tick(self, now_ns: int) -> None:
+        """Free the sessions of agents that have been silent for too long, and those that nobody goes on with."""
+        limit_ns = int(self._limits.agent_timeout_s * 1e9)
+        for agent, state in list(self.agents.items()):
+            if now_ns - state.last_seen_ns > limit_ns:
+                log.warning("agent %s silent for %.0f s: its sessions are freed", agent, limit_ns / 1e9)
+                self.counters["agents_lost"] += 1
+                del self.agents[agent]
+                self._drop_sessions_of(agent)
+        oldest_ns = now_ns - int(self._limits.session_timeout_s * 1e9)
+        for session in list(self.sessions.values()):
+            if session.job is None and session.received_ns < oldest_ns:
+                self.counters["sessions_abandoned"] += 1
+                self._drop(session)
+
+    def _drop_sessions_of(self, agent: bytes) -> None:
+        for session in [s for s in self.sessions.values() if s.agent == agent]:
+            self._drop(session)
+
+    def _drop(self, session: Session) -> None:
+        del self.sessions[session.request_id]
+        self._deferred.pop(session.request_id, None)
+        if not session.running:
+            self._free(session)
+
+    def _free(self, session: Session) -> None:
+        if session.sequence is not None:
+            self._closing.append(session.sequence)
+            session.sequence = None
+
+    def _queue(self, session: Session) -> None:
+        """Put a session with a new job at the end of the line."""
+        self.sessions.pop(session.request_id, None)
+        self.sessions[session.request_id] = session
+
+    def _refuse(self, agent: bytes, reject: Reject) -> list[Send]:
+        self.counters[f"refused_{reject.code}"] += 1
+        log.info("refused %r request %x: %s: %s", agent, reject.request_id, reject.code, reject.message)
+        return [Send(agent, Refused(reject.code, reject.message[:2048], reject.request_id, reject.round))]
+
+
+def _work(share: Share) -> Work:
+    session = share.session
+    assert session.job is not None
+    return Work(
+        sequence=session.sequence,
+        start=session.num_cached,
+        token_ids=session.rows(share.num_rows),
+        draft_token_ids=session.job if share.is_last else None,
+        position=len(session.tokens),
+        sampling=session.sampling,
+    )

@@ -1,0 +1,109 @@
+"""The coordinator's shell: a ROUTER, an engine thread, a clock. All decisions are the Dispatcher's.
+
+ROUTER --> on_frame --+                        +--> verdicts --> ROUTER
+                      +--> engine thread idle? |
+                           next_pass --> run_pass --> on_pass_done
+"""
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import zmq
+
+from multispin_coordinator.attribution import PassMeter
+from multispin_coordinator.config import Config
+from multispin_coordinator.dispatcher import Dispatcher, Outcome, Pass, PassTiming, Send
+from multispin_coordinator.verifier import run_pass
+from multispin_models.channel import Channel, open_coordinator_channel
+from multispin_models.clock import monotonic_ns
+from multispin_models.engines import Loaded
+from multispin_models.language_model import ModelInfo
+from multispin_models.messages import encode
+
+__all__ = ["Server"]
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.5
+
+
+class Server:
+    """Serves one target until cancelled.
+
+    Args:
+        config: of the coordinator.
+        target: loaded; its model is used by the engine thread alone from here on.
+        info: of the target, with the probe's answer.
+        meter: gives the joules of a pass.
+        context: of ZeroMQ.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        target: Loaded,
+        info: ModelInfo,
+        meter: PassMeter,
+        context: zmq.Context[Any],
+    ) -> None:
+        self.dispatcher = Dispatcher(info, target.tokenizer.end_token_ids, config.limits)
+        self._model = target.model
+        self._meter = meter
+        self._engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._passing: asyncio.Task[None] | None = None
+        self._channel: Channel = open_coordinator_channel(config.bind, config.security, self._on_frames, context)
+
+    @property
+    def endpoint(self) -> str:
+        """Where it listens, with the port that was found for tcp://127.0.0.1:*."""
+        return self._channel.endpoint
+
+    async def serve(self) -> None:
+        """Serve until cancelled; then the pass under way ends, and socket and thread are closed."""
+        try:
+            while True:
+                await asyncio.sleep(TICK_S)
+                if self._passing is not None and self._passing.done():
+                    self._passing.result()  # a fault of this program ends the daemon; its agents resume at the next one
+                self.dispatcher.on_tick(monotonic_ns())
+                self._start_pass()
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        if self._passing is not None:
+            await asyncio.gather(self._passing, return_exceptions=True)
+        self._channel.close()
+        self._engine.shutdown()
+        log.info("closed; counters: %s", dict(sorted(self.dispatcher.counters.items())))
+
+    def _on_frames(self, frames: list[bytes]) -> None:
+        self._send(self.dispatcher.on_frame(frames[0], frames[1:], monotonic_ns()))
+        self._start_pass()
+
+    def _send(self, sends: list[Send]) -> None:
+        for agent, message in sends:
+            if not self._channel.send([agent, encode(message)]):
+                # The agent asks again when it is back: every answer can be given twice.
+                self.dispatcher.counters["unsent_messages"] += 1
+
+    def _start_pass(self) -> None:
+        """Wake the engine unless it computes; what is ready is looked at only when the socket has been drained."""
+        if self._passing is None or self._passing.done():
+            self._passing = asyncio.create_task(self._run_passes())
+
+    async def _run_passes(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (next_pass := self.dispatcher.next_pass()) is not None:
+            outcomes, verify_us, energy_uj = await loop.run_in_executor(self._engine, self._compute, next_pass)
+            self._send(self.dispatcher.on_pass_done(outcomes, PassTiming(monotonic_ns(), verify_us, energy_uj)))
+
+    def _compute(self, work_pass: Pass) -> tuple[list[Outcome], int, list[int | None]]:
+        started = time.perf_counter_ns()
+        before = self._meter.read()
+        outcomes = run_pass(self._model, work_pass)
+        shares = self._meter.shares_uj(before, [len(work.token_ids) for work in work_pass.work])
+        return outcomes, (time.perf_counter_ns() - started) // 1000, shares

@@ -1,0 +1,112 @@
+"""One request on the coordinator: its committed tokens, what the target's cache holds of them, and its next job.
+
+A job is rows to feed: what is committed and not yet in the cache, then the draft. A prompt is a job without a draft;
+a draft of L tokens in steady state is a job of L + 1 rows. The last L + 1 rows of a job are scored. No I/O.
+"""
+
+from collections.abc import Sequence
+
+from multispin_models.messages import Open, Verdict
+from multispin_models.sampling import Sampling
+from multispin_models.verification import Verification
+
+__all__ = ["FINISH_END", "FINISH_LENGTH", "GOES_ON", "Session"]
+
+GOES_ON, FINISH_END, FINISH_LENGTH = 0, 1, 2
+
+
+class Session:
+    """A request that an agent opened.
+
+    Args:
+        opened: its Open.
+        agent: routing id of the agent that owns it.
+        max_context_tokens: prompt and text together.
+    """
+
+    def __init__(self, opened: Open, agent: bytes, max_context_tokens: int) -> None:
+        self.request_id = opened.request_id
+        self.agent = agent
+        self.sequence: int | None = None
+        self.num_cached = 0  # the first tokens of `tokens` that the sequence holds, and nothing else once cut back
+        self.running = False  # its rows are in the pass that the engine computes now
+        self.num_faults = 0
+        self.tokens: list[int] = []
+        self._restart(opened, max_context_tokens)
+
+    def _restart(self, opened: Open, max_context_tokens: int) -> None:
+        tokens = list(opened.token_ids)
+        self.num_cached = min(_common_prefix(self.tokens[: self.num_cached], tokens), len(tokens) - 1)
+        self.tokens = tokens
+        self.sampling: Sampling = opened.sampling
+        self.ignore_end = opened.ignore_end
+        self.end_length = min(opened.num_prompt_tokens + opened.max_tokens, max_context_tokens)
+        self.round = opened.round
+        self.verdict: Verdict | None = None
+        self.job: tuple[int, ...] | None = ()  # the draft to be verified; () is "one token, please"
+        self.received_ns = 0
+
+    def reopen(self, opened: Open, max_context_tokens: int) -> None:
+        """Start again from the tokens of another Open, keeping what the cache holds of them."""
+        assert not self.running
+        self._restart(opened, max_context_tokens)
+
+    def submit(self, round_number: int, draft_token_ids: Sequence[int], received_ns: int) -> None:
+        """Take a draft as the next job, cut to the room that is left."""
+        assert self.job is None
+        room = self.end_length - len(self.tokens)
+        assert room >= 1
+        self.job = tuple(draft_token_ids[: room - 1])
+        self.round = round_number
+        self.verdict = None
+        self.received_ns = received_ns
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that the job still has to feed."""
+        assert self.job is not None
+        return len(self.tokens) - self.num_cached + len(self.job)
+
+    def rows(self, count: int) -> list[int]:
+        """Return the next `count` tokens to feed."""
+        assert self.job is not None
+        committed = self.tokens[self.num_cached : self.num_cached + count]
+        return committed + list(self.job[: count - len(committed)])
+
+    def fed(self, count: int) -> None:
+        """Note that `count` rows of a prompt, not the last ones, are in the cache."""
+        self.num_cached += count
+
+    def commit(self, verification: Verification, end_token_ids: frozenset[int]) -> tuple[int, int, int]:
+        """Append what a verification accepted; return (num_accepted, next_token_id, finish).
+
+        An end token among the accepted ends the text there: it becomes the next token, and the last.
+        """
+        assert self.job is not None
+        accepted = list(self.job[: verification.num_accepted])
+        next_token = verification.next_token_id
+        if not self.ignore_end:
+            for index, token in enumerate(accepted):
+                if token in end_token_ids:
+                    accepted, next_token = accepted[:index], token
+                    break
+        self.tokens += [*accepted, next_token]
+        self.num_cached = len(self.tokens) - 1
+        self.job = None
+        if next_token in end_token_ids and not self.ignore_end:
+            return len(accepted), next_token, FINISH_END
+        if len(self.tokens) >= self.end_length:
+            return len(accepted), next_token, FINISH_LENGTH
+        return len(accepted), next_token, GOES_ON
+
+    def lost_cache(self) -> None:
+        """Forget the sequence after a fault: everything must be fed again."""
+        self.sequence = None
+        self.num_cached = 0
+
+
+def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    for index, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return index
+    return min(len(a), len(b))

@@ -1,0 +1,67 @@
+"""One pass on the target: cut back, feed all rows at once, choose, and compare with the drafts.
+
+Runs in the engine's thread and blocks. The choices of a draft are made row by row and stop at the first that differs.
+"""
+
+import logging
+from collections.abc import Callable
+
+from multispin_coordinator.dispatcher import Outcome, Pass, Work
+from multispin_models.errors import EngineFault
+from multispin_models.language_model import LanguageModel, Logits, Rows
+from multispin_models.sampling import choose
+from multispin_models.verification import Verification, verify_coupled
+
+__all__ = ["run_pass"]
+
+log = logging.getLogger(__name__)
+
+
+def run_pass(model: LanguageModel, work_pass: Pass) -> list[Outcome]:
+    """Return the outcome of every Work of a pass, in order.
+
+    A pass that fails closes all its sequences; its outcomes then have no sequence, and the caller feeds them anew.
+    """
+    for sequence in work_pass.closing:
+        model.close_sequence(sequence)
+    if not work_pass.work:
+        return []
+    sequences: list[int] = []
+    try:
+        for work in work_pass.work:
+            sequences.append(model.open_sequence() if work.sequence is None else work.sequence)
+            if model.length(sequences[-1]) != work.start:
+                model.rewind(sequences[-1], work.start)
+        batch = [
+            Rows(sequence, work.token_ids, 0 if work.draft_token_ids is None else len(work.draft_token_ids) + 1)
+            for sequence, work in zip(sequences, work_pass.work, strict=True)
+        ]
+        all_logits = model.forward(batch)
+        return [
+            Outcome(sequence, _verify(work, logits))
+            for sequence, work, logits in zip(sequences, work_pass.work, all_logits, strict=True)
+        ]
+    except (EngineFault, ValueError):
+        log.exception("a pass of %d parts failed; its sequences are fed anew", len(work_pass.work))
+        opened = set(sequences) | {work.sequence for work in work_pass.work if work.sequence is not None}
+        for sequence in opened:
+            model.close_sequence(sequence)
+        return [Outcome(None, None) for _ in work_pass.work]
+
+
+def _verify(work: Work, logits: Logits) -> Verification | None:
+    if work.draft_token_ids is None:
+        return None
+    return _lazily_coupled(work, lambda row, position: choose(logits[row], position, work.sampling))
+
+
+def _lazily_coupled(work: Work, choose_row: Callable[[int, int], int]) -> Verification:
+    """Return the coupled verdict, choosing no further than the first row that differs."""
+    draft = work.draft_token_ids
+    assert draft is not None
+    chosen: list[int] = []
+    for row in range(len(draft) + 1):
+        chosen.append(choose_row(row, work.position + row))
+        if row < len(draft) and chosen[row] != draft[row]:
+            break
+    return verify_coupled(draft[: len(chosen) - 1], chosen)
