@@ -1,0 +1,88 @@
+"""Nodes and weights of an ONNX graph as they are written down, the weights straight into their own file.
+
+Weights lie at multiples of 4,096 bytes, so that a runtime can map the file instead of reading it.
+"""
+
+import itertools
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper
+
+__all__ = ["CONTRIB", "GraphBuilder"]
+
+CONTRIB: Final = "com.microsoft"
+_ALIGNMENT: Final = 4096
+_OPSET, _IR_VERSION = 21, 10
+_SMALL_BYTES: Final = 1024  # constants up to here stay in the graph file
+
+
+class GraphBuilder:
+    """One graph being written; `finish` returns it."""
+
+    def __init__(self, weights_path: Path) -> None:
+        self._path = weights_path
+        self._file = weights_path.open("wb")
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[TensorProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._numbers = itertools.count()
+        self._known: set[str] = set()
+
+    def node(
+        self, operator: str, inputs: list[str], outputs: int | list[str] = 1, domain: str = "", **attributes: Any
+    ) -> list[str]:
+        """Add a node and return the names of its outputs, invented unless given; "" is an output not wanted."""
+        names = outputs if isinstance(outputs, list) else [f"{operator}.{next(self._numbers)}" for _ in range(outputs)]
+        self._nodes.append(helper.make_node(operator, inputs, names, domain=domain, **attributes))
+        return names
+
+    def one(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """Add a node with one output and return its name."""
+        return self.node(operator, list(inputs), 1, domain, **attributes)[0]
+
+    def constant(self, name: str, values: npt.NDArray[Any]) -> str:
+        """Add a constant and return its name; large ones go to the weights file."""
+        values = np.ascontiguousarray(values)
+        kind = helper.np_dtype_to_tensor_dtype(values.dtype)
+        if values.nbytes <= _SMALL_BYTES:
+            self._constants.append(helper.make_tensor(name, kind, values.shape, values.tobytes(), raw=True))
+            return name
+        offset = self._file.tell()
+        self._file.write(b"\0" * (-offset % _ALIGNMENT))
+        return self._external(name, kind, values.shape, self._file.tell(), self._file.write(values.tobytes()))
+
+    def constant_once(self, name: str, values: npt.NDArray[Any]) -> str:
+        """Add a constant unless one of that name is there already; return its name."""
+        if name not in self._known:
+            self._known.add(name)
+            self.constant(name, values)
+        return name
+
+    def _external(self, name: str, kind: int, shape: tuple[int, ...], offset: int, length: int) -> str:
+        tensor = TensorProto(name=name, data_type=kind, dims=shape, data_location=TensorProto.EXTERNAL)
+        for key, value in (("location", self._path.name), ("offset", offset), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))
+        self._constants.append(tensor)
+        return name
+
+    def input(self, name: str, kind: int, shape: list[int | str]) -> str:
+        """Declare an input and return its name; a string in the shape is a size known at run time."""
+        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def output(self, name: str, kind: int, shape: list[int | str]) -> str:
+        """Declare an output and return its name."""
+        self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def finish(self, name: str) -> onnx.ModelProto:
+        """Close the weights file and return the model."""
+        self._file.close()
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._constants)
+        opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(CONTRIB, 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="multispin")

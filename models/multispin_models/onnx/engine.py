@@ -1,0 +1,199 @@
+"""A model that ONNX Runtime computes: rows of many sequences in one pass, every row the same bits in every batch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from multispin_models.errors import EngineFault, LimitError, ModelError
+from multispin_models.language_model import Logits, ModelInfo, Rows
+from multispin_models.onnx.arrangement import Part, arrange
+from multispin_models.onnx.exported import WEIGHTS_FILE, ExportManifest, read_export
+from multispin_models.onnx.session import MAX_WIDTH, GraphSession
+
+__all__ = ["OnnxModel", "load_onnx"]
+
+
+class OnnxModel:
+    """`LanguageModel` on ONNX Runtime. Made by `load_onnx`. A sequence's number is its slot in the caches."""
+
+    def __init__(self, session: GraphSession, info: ModelInfo) -> None:
+        self._session: GraphSession | None = session
+        self._info = info
+        self._lengths: list[int | None] = [None] * info.max_sequences  # None: not open
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is loaded."""
+        return self._info
+
+    def open_sequence(self) -> int:
+        """Return the lowest free number: a pass looks at the slots up to the highest in it."""
+        for sequence, length in enumerate(self._lengths):
+            if length is None:
+                self._lengths[sequence] = 0
+                return sequence
+        raise LimitError(f"all {len(self._lengths)} sequences are open: close one, or load with more `max_sequences`")
+
+    def close_sequence(self, sequence: int) -> None:
+        """Free a sequence."""
+        self.length(sequence)
+        self._lengths[sequence] = None
+
+    def length(self, sequence: int) -> int:
+        """Return the number of tokens in an open sequence."""
+        length = self._lengths[sequence] if 0 <= sequence < len(self._lengths) else None
+        if length is None:
+            raise ValueError(f"sequence {sequence} is not open")
+        return length
+
+    def forward(self, batch: Sequence[Rows]) -> list[Logits]:
+        """Compute all parts in one pass; see `LanguageModel.forward`.
+
+        A part of more than MAX_WIDTH rows takes a pass of its own for each MAX_WIDTH of them but the last.
+        """
+        starts = self._check(batch)
+        leading: dict[int, list[Logits]] = {}
+        parts = []
+        for (sequence, token_ids, num_logits), start in zip(batch, starts, strict=True):
+            done = (len(token_ids) - 1) // MAX_WIDTH * MAX_WIDTH
+            for first in range(0, done, MAX_WIDTH):
+                left = len(token_ids) - first - MAX_WIDTH
+                part = Part(sequence, start + first, token_ids[first : first + MAX_WIDTH], max(0, num_logits - left))
+                leading.setdefault(sequence, []).append(self._run([part])[0].copy())
+            parts.append(Part(sequence, start + done, token_ids[done:], min(num_logits, len(token_ids) - done)))
+        results = self._run(parts)
+        for i, part in enumerate(parts):
+            self._lengths[part.slot] = part.start + len(part.token_ids)
+            if part.slot in leading:
+                results[i] = np.concatenate([*leading[part.slot], results[i]])
+        return results
+
+    def _run(self, parts: Sequence[Part]) -> list[Logits]:
+        assert self._session is not None
+        logits = self._session.run(arrange(parts))
+        ends = np.cumsum([part.num_logits for part in parts]).tolist()
+        return [logits[end - part.num_logits : end] for part, end in zip(parts, ends, strict=True)]
+
+    def _check(self, batch: Sequence[Rows]) -> list[int]:
+        """Return the lengths before the pass.
+
+        Raises:
+            LimitError: too many rows or too long a sequence.
+            ValueError: a batch that no caller should make.
+        """
+        rows = sum(len(part.token_ids) for part in batch)
+        if rows > self._info.max_rows:
+            raise LimitError(f"{rows} rows in one pass, the model was loaded for {self._info.max_rows}: split the batch")
+        if not batch or len({part.sequence for part in batch}) < len(batch):
+            raise ValueError("a batch has at least one part, and each sequence at most once")
+        starts = []
+        for sequence, token_ids, num_logits in batch:
+            start = self.length(sequence)
+            if not 0 <= num_logits <= len(token_ids) or not len(token_ids):
+                raise ValueError(f"sequence {sequence}: {len(token_ids)} rows, {num_logits} logits asked")
+            if min(token_ids) < 0 or max(token_ids) >= self._info.n_vocab:
+                raise ValueError(f"sequence {sequence}: a token id is outside of 0 to {self._info.n_vocab - 1}")
+            if start + len(token_ids) > self._info.n_ctx:
+                raise LimitError(
+                    f"sequence {sequence} holds {start} tokens, {len(token_ids)} more do not fit into n_ctx = "
+                    f"{self._info.n_ctx}: end it, or load with a larger n_ctx"
+                )
+            starts.append(start)
+        return starts
+
+    def rewind(self, sequence: int, length: int) -> None:
+        """Cut a sequence back: what lies behind its length is never read."""
+        current = self.length(sequence)
+        if not 0 <= length <= current:
+            raise ValueError(f"sequence {sequence} holds {current} tokens and cannot be cut back to {length}")
+        self._lengths[sequence] = length
+
+    def save(self, sequence: int) -> bytes:
+        """Return a sequence's keys and values."""
+        assert self._session is not None
+        return self._session.cache[:, sequence, :, : self.length(sequence)].tobytes()
+
+    def restore(self, sequence: int, state: bytes) -> None:
+        """Put a saved state into an empty sequence.
+
+        Raises:
+            ValueError: the sequence is not empty.
+            EngineFault: not a state of this model, or too long for the context; the sequence is left empty.
+        """
+        assert self._session is not None
+        if self.length(sequence) != 0:
+            raise ValueError(f"sequence {sequence} holds {self.length(sequence)} tokens, restore needs an empty one")
+        cache = self._session.cache[:, sequence]  # [2 * layers, kv heads, capacity, head]
+        token_bytes = cache[:, :, 0].nbytes
+        length, rest = divmod(len(state), token_bytes)
+        if rest or length > self._info.n_ctx:
+            raise EngineFault(
+                f"{len(state)} bytes are no state for sequence {sequence}: a token takes {token_bytes} bytes, "
+                f"n_ctx is {self._info.n_ctx}"
+            )
+        shape = (*cache.shape[:2], length, cache.shape[3])
+        cache[:, :, :length] = np.frombuffer(state, np.float32).reshape(shape)
+        self._lengths[sequence] = length
+
+    def close(self) -> None:
+        """Free the session and the caches."""
+        self._session = None
+        self._lengths = []
+
+
+def load_onnx(
+    directory: Path, *, n_ctx: int, max_sequences: int, max_rows: int, num_threads: int, name: str | None = None
+) -> OnnxModel:
+    """Return a loaded model.
+
+    Args:
+        directory: that `export_onnx` wrote.
+        n_ctx: longest sequence, in tokens; each sequence has room of its own.
+        max_sequences: open at once.
+        max_rows: most rows of one pass.
+        num_threads: of a pass.
+        name: for people; the manifest's if not given.
+
+    Raises:
+        ModelError: the directory is not complete or was changed, the runtime cannot load it, or memory does not suffice.
+    """
+    manifest = read_export(directory)
+    trained = manifest.architecture.context_length
+    if n_ctx > trained:
+        raise ModelError(f"n_ctx is {n_ctx}, model {directory} was trained for {trained}: ask for that at most")
+    try:
+        session = GraphSession(directory, manifest, n_ctx, max_sequences, max_rows, num_threads)
+    except MemoryError as error:
+        raise ModelError(
+            f"no memory for {max_sequences} sequences of {n_ctx} tokens and {max_rows} rows of {directory}: ask for less"
+        ) from error
+    return OnnxModel(session, _describe(directory, manifest, session, n_ctx, max_sequences, max_rows, num_threads, name))
+
+
+def _describe(
+    directory: Path,
+    manifest: ExportManifest,
+    session: GraphSession,
+    n_ctx: int,
+    max_sequences: int,
+    max_rows: int,
+    num_threads: int,
+    name: str | None,
+) -> ModelInfo:
+    return ModelInfo(
+        name=name or manifest.name,
+        fingerprint=manifest.fingerprint,
+        vocabulary_hash=manifest.vocabulary_hash,
+        engine="onnx",
+        engine_version=f"onnxruntime {onnxruntime.__version__} CPU",
+        recipe=manifest.recipe.name,
+        n_vocab=manifest.architecture.n_vocab,
+        n_ctx=n_ctx,
+        max_sequences=max_sequences,
+        max_rows=max_rows,
+        num_threads=num_threads,
+        exact=None,
+        memory_bytes=(directory / WEIGHTS_FILE).stat().st_size + session.memory_bytes,
+    )

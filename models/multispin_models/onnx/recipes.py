@@ -1,0 +1,71 @@
+"""In which numbers each matrix is served: the recipes of an export.
+
+A recipe names a form for each kind of matrix:
+
+    float32        as dequantized
+    int8-block32   8-bit weights in blocks of 32, rows quantized to 8 bits in the same blocks (also 64, 128)
+    int4-block32   4-bit weights with a zero point, rows in 8-bit blocks
+    w8a8           8-bit weights with one scale an output, rows with one scale each: exact integer products
+
+Blocks read least memory and are best for one or two rows; w8a8 costs least for each further row.
+"""
+
+from typing import Final, Literal
+
+import msgspec
+
+from multispin_models.errors import ConfigError
+
+__all__ = ["Form", "RECIPES", "Recipe", "find_recipe"]
+
+Form = Literal["float32", "int8-block32", "int8-block64", "int8-block128", "int4-block32", "w8a8"]
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The form of each kind of matrix.
+
+    Attributes:
+        name: as asked for and shown.
+        smooth: scales are moved from activations into weights first (SmoothQuant).
+        embedding: "float32" or "int8-block32", the table that rows are taken from.
+    """
+
+    name: str
+    qkv: Form
+    attention_output: Form
+    gate_up: Form
+    down: Form
+    head: Form
+    embedding: Literal["float32", "int8-block32"]
+    smooth: bool = False
+
+
+def _uniform(form: Form) -> Recipe:
+    return Recipe(form, form, form, form, form, form, "float32" if form == "float32" else "int8-block32")
+
+
+RECIPES: Final = {
+    recipe.name: recipe
+    for recipe in (
+        _uniform("float32"),
+        _uniform("int8-block32"),
+        _uniform("int8-block64"),
+        _uniform("int8-block128"),
+        _uniform("int4-block32"),
+        _uniform("w8a8"),
+        # down sees the widest activations, the head decides between near equals: both keep blocks
+        Recipe("w8a8-smooth", "w8a8", "w8a8", "w8a8", "int8-block32", "int8-block32", "int8-block32", smooth=True),
+        Recipe("w8a8-smooth-all", "w8a8", "w8a8", "w8a8", "w8a8", "int8-block32", "int8-block32", smooth=True),
+    )
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return a recipe by its name.
+
+    Raises:
+        ConfigError: no such recipe; names those there are.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"recipe is {name!r}, allowed are {', '.join(RECIPES)}")
+    return RECIPES[name]

@@ -1,0 +1,100 @@
+"""One ONNX Runtime session over an exported graph, with its caches: runs a pass over arranged rows."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from multispin_models.errors import EngineFault, ModelError
+from multispin_models.onnx.arrangement import Arrangement
+from multispin_models.onnx.exported import GRAPH_FILE, ExportManifest
+
+__all__ = ["GraphSession", "MAX_WIDTH"]
+
+MAX_WIDTH: Final = 128  # rows of one slot in one pass; the caches have this much room behind the longest sequence
+_SEVERITY_ERROR: Final = 3
+
+Array = npt.NDArray[Any]
+
+
+class GraphSession:
+    """A session bound to its caches.
+
+    Attributes:
+        cache: float32 [2 * layers, slots, kv heads, n_ctx + MAX_WIDTH, head]; keys and values of a layer in turn.
+    """
+
+    def __init__(
+        self, directory: Path, manifest: ExportManifest, n_ctx: int, slots: int, max_rows: int, num_threads: int
+    ) -> None:
+        a = manifest.architecture
+        self._session = _open_session(directory, num_threads)
+        self._binding = self._session.io_binding()
+        capacity = n_ctx + MAX_WIDTH
+        self.cache = np.zeros((2 * a.num_layers, slots, a.num_kv_heads, capacity, a.head_size), np.float32)
+        self._logits = np.empty((max_rows, a.n_vocab), np.float32)
+        angles = np.outer(np.arange(capacity, dtype=np.float64), manifest.inverse_frequencies)
+        self._fixed = {
+            "cosines": np.cos(angles).astype(np.float32),
+            "sines": np.sin(angles).astype(np.float32),
+            "capacity": np.array(capacity, np.int32),
+        }
+        for name, values in self._fixed.items():
+            self._bind_input(name, values)
+        self._bound_slots = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        """Caches and logits; not the weights."""
+        return self.cache.nbytes + self._logits.nbytes + sum(values.nbytes for values in self._fixed.values())
+
+    def run(self, arrangement: Arrangement) -> npt.NDArray[np.float32]:
+        """Compute a pass, extend the caches in place, and return the logits [asked, n_vocab], a view.
+
+        Raises:
+            EngineFault: the runtime failed; what the caches of these slots hold is not known.
+        """
+        for name, values in zip(Arrangement._fields, arrangement, strict=True):
+            self._bind_input(name, values)
+        self._bind_caches(len(arrangement.slot_counts))
+        logits = self._logits[: len(arrangement.logit_rows)]
+        self._bind_output("logits", logits)
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # the binding raises classes of its own, which it does not export
+            raise EngineFault(f"ONNX Runtime failed ({error}); close the sequences of this pass") from error
+        return logits
+
+    def _bind_caches(self, slots: int) -> None:
+        """Bind the first slots of every cache, each as input and output at once: written in place, never copied."""
+        if slots == self._bound_slots:
+            return
+        for i, values in enumerate(self.cache):
+            name = f"cache.{i // 2}.{'value' if i % 2 else 'key'}"
+            self._bind_input(name, values[:slots])
+            self._bind_output(name + ".extended", values[:slots])
+        self._bound_slots = slots
+
+    def _bind_input(self, name: str, values: Array) -> None:
+        self._binding.bind_input(name, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
+
+    def _bind_output(self, name: str, values: Array) -> None:
+        self._binding.bind_output(name, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
+
+
+def _open_session(directory: Path, num_threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _SEVERITY_ERROR
+    options.enable_mem_pattern = False  # shapes change with every pass
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(directory / GRAPH_FILE, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # as above
+        raise ModelError(
+            f"ONNX Runtime {onnxruntime.__version__} cannot load {directory / GRAPH_FILE}: {error}"
+        ) from error
