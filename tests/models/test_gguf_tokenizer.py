@@ -51,7 +51,7 @@ TEXTS = {
     "numbers": "0 1 12 123 1234 12345 3.14159e-10 0xDEADBEEF 1_000_000 ½ ¾ Ⅷ ⅻ ² ₃ ① ㊿ 𝟘𝟙 ٤٥ १२ 一二 1st 2nd v1.2.3",
     "mathematics": "∀x∈ℝ: ∫₀^∞ e^{−x²}dx = √π/2 ≠ ∅ ⊕ 𝒜𝔅ℂ ← → ⇒ ∎",
     "punctuation": "!!! ??? ... … ;;; --- — – ‐ ''' \"\"\" ``` ~~~ ^^^ ||| $$$ <<<>>> [[{{(())}}]] @#%&* §¶†‡ ‰ ⁂ ¡¿",
-    "code": 'def f(x: int) -> str:\n\treturn f"{x!r:>9}"\n\n\nfor (i=0;i<n;++i){a[i]|=~b[i]<<2;}\r\n</p>&lt;\\n\\t$PATH',
+    "code": 'def f(x: int) -> str:\n\treturn f"{x!r:>9}"\n\n\nfor (i=0;i<n;++i){a[i]|=~b[i]<2;}\r\n</p>&lt;\\n\\t$PATH',
     "json": '{"a":[1,2.5e3,null,true,"\\u00e9\\\\"],  "b" : {}}',
     "whitespace": " a  b   c    d\te\t\tf\n\ng\n\n\nh \n i\n  j\r\nk\r\n\r\nl\rm \t \n \t x  ",
     "only spaces": " " * 37,
@@ -370,16 +370,18 @@ def sentencepiece(extra: list[str], scores: list[float]) -> dict[str, Any]:
     return {"tokens": tokens, "model": "llama", "token_type": types, "scores": [0.0] * 263 + scores}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_sentencepiece_with_equal_scores_gives_the_ids_of_llamacpp(write_gguf: WriteGguf, data: st.DataObject) -> None:
-    extra = data.draw(
-        st.lists(st.text("abc\u2581\u0142", min_size=2, max_size=5), min_size=1, max_size=40, unique=True)
-    )
-    scores = data.draw(st.lists(st.sampled_from([-1.0, -2.0, -3.0]), min_size=len(extra), max_size=len(extra)))
-    both = Both(write_gguf(**sentencepiece(extra, scores), add_space_prefix=data.draw(st.booleans())))
-    for text in data.draw(st.lists(st.text("abc \u2581\u0142<s>", max_size=40), min_size=1, max_size=20)):
-        both.check(text)
+@pytest.mark.parametrize("seed", range(20))
+def test_sentencepiece_with_equal_scores_gives_the_ids_of_llamacpp(write_gguf: WriteGguf, seed: int) -> None:
+    rng = random.Random(seed)
+    short = ["".join(letters) for length in (2, 3, 4) for letters in itertools.product("ab\u2581", repeat=length)]
+    odd = ["a\u0142", "\u0142b", "b\u2581c", "\u2581c", "aaaaa", "ababab"]
+    if seed % 2:  # words that no token crosses are remembered
+        short = [text for text in short + odd if "\u2581" not in text.lstrip("\u2581")]
+    extra = rng.sample(short, k=min(len(short), rng.randint(5, 80)))
+    scores = [float(-rng.randint(1, 3)) for _ in extra]
+    both = Both(write_gguf(**sentencepiece(extra, scores), add_space_prefix=seed % 4 < 2))
+    for _ in range(200):
+        both.check("".join(rng.choices(["a", "b", " ", "\u2581", "c", "\u0142", "<s>", "aab"], k=rng.randint(0, 30))))
 
 
 def test_sentencepiece_falls_back_to_bytes_in_every_script(write_gguf: WriteGguf) -> None:
