@@ -1,4 +1,4 @@
-"""A language model that is a hash: exact, instant, and it keeps the books of the protocol as strictly as a real engine."""
+"""A language model that is a hash: exact, instant, and as strict as a real engine."""
 
 import functools
 from collections.abc import Sequence

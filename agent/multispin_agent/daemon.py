@@ -10,6 +10,7 @@ top_p, seed, stop, ignore_end.
 import argparse
 import asyncio
 import logging
+import secrets
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="DIR", help="write requests.jsonl and rounds.jsonl here; what is there is kept"
     )
     parser.add_argument("--share", metavar="I/N", default="0/1", help="serve every N-th line, from line I on")
+    parser.add_argument("--run-id", metavar="ID", help="in every record (default: random)")
     add_job_flags(parser)
 
 
@@ -92,12 +94,15 @@ def _start_meter(config: Config) -> Sampler | str:
 async def _serve(config: Config, args: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     jobs = _share(read_jobs(args.prompts, job_defaults(args), args.limit), args.share)
+    run_id = args.run_id or secrets.token_hex(8)
     engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
     meter = _start_meter(config)
     loaded = await loop.run_in_executor(engine, _load_draft, config)
     with zmq.Context() as context:
         client = Client(config, loaded.model.info, context)
-        serve_file = ServeFile(config, client, loaded, engine, meter, None if args.out is None else Path(args.out))
+        serve_file = ServeFile(
+            config, client, loaded, engine, meter, None if args.out is None else Path(args.out), run_id
+        )
         serving = asyncio.create_task(serve_file.run(jobs))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, serving.cancel)

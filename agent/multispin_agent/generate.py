@@ -20,6 +20,7 @@ from multispin_models.clock import monotonic_ns
 from multispin_models.errors import MultispinError
 from multispin_models.language_model import LanguageModel, Tokenizer
 from multispin_models.messages import Draft, Open, Refused, Verdict
+from multispin_models.records import Finish
 from multispin_models.sampling import Sampling
 
 __all__ = ["Finished", "Request", "RequestFailed", "RoundTiming", "generate"]
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 
 REOPEN_CODES = frozenset({"unknown_request", "out_of_step", "hello_required"})
 RETRY_CODES = frozenset({"busy", "too_many_sessions", "request_owned", "engine_fault"})
-FINISH_NAMES = {1: "end", 2: "length"}
+FINISH_NAMES: dict[int, Finish] = {1: "end", 2: "length"}
 
 
 class RequestFailed(MultispinError):
@@ -68,7 +69,7 @@ class RoundTiming:
 
     verdict: Verdict
     num_draft_tokens: int
-    started_ns: int
+    sent_ns: int
     draft_s: float
     round_trip_s: float
     ahead_hit: bool | None
@@ -82,7 +83,7 @@ class Finished:
 
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
-    finish: str = ""
+    finish: Finish = "error"
     started_ns: int = 0
     first_token_ns: int = 0
     ended_ns: int = 0

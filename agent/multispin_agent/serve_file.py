@@ -15,10 +15,10 @@ from pathlib import Path
 from multispin_agent.client import Client
 from multispin_agent.config import Config
 from multispin_agent.generate import Finished, Request, RequestFailed, RoundTiming, generate
-from multispin_models.energy import Sampler
+from multispin_models.energy import Sampler, Window
 from multispin_models.engines import Loaded
 from multispin_models.prompts import Job, encode_prompt
-from multispin_models.records import RequestRecord, RoundRecord, append_jsonl, read_jsonl
+from multispin_models.records import JsonlWriter, RequestRecord, RoundRecord, read_jsonl, write_jsonl
 
 __all__ = ["ServeFile"]
 
@@ -34,7 +34,8 @@ class ServeFile:
         loaded: the draft model; used in `engine` only.
         engine: a single thread.
         meter: of this box, running; or the reason why there is none.
-        out: folder for requests.jsonl and rounds.jsonl; null prints texts to standard output.
+        out: folder for requests.jsonl, rounds.jsonl and draft.jsonl (the model); null prints texts to standard output.
+        run_id: in every record.
     """
 
     def __init__(
@@ -45,8 +46,12 @@ class ServeFile:
         engine: Executor,
         meter: Sampler | str,
         out: Path | None,
+        run_id: str,
     ) -> None:
         self._meter = meter
+        self._run_id = run_id
+        self._requests: JsonlWriter | None = None
+        self._rounds: JsonlWriter | None = None
         self._config = config
         self._client = client
         self._loaded = loaded
@@ -55,19 +60,32 @@ class ServeFile:
 
     async def run(self, jobs: Sequence[Job]) -> int:
         """Serve all jobs that have no record yet; return 0, or 1 if any of them failed."""
-        done = self._recorded()
+        done = self._open_records()
         waiting = [job for job in jobs if job.job_id not in done]
         log.info("%d requests, %d of them done before", len(jobs), len(jobs) - len(waiting))
         waiting.reverse()
-        failures = await asyncio.gather(*(self._work_off(waiting) for _ in range(self._config.max_concurrent)))
-        return int(sum(failures) > 0)
+        try:
+            async with asyncio.TaskGroup() as group:
+                workers = [group.create_task(self._work_off(waiting)) for _ in range(self._config.max_concurrent)]
+        finally:
+            self._close_records()
+        return int(any(worker.result() for worker in workers))
 
-    def _recorded(self) -> set[str]:
+    def _open_records(self) -> set[str]:
+        """Open the files of the output folder; return the ids of the requests that they hold."""
         if self._out is None:
             return set()
         self._out.mkdir(parents=True, exist_ok=True)
+        write_jsonl(self._out / "draft.jsonl", [self._loaded.model.info])
         path = self._out / "requests.jsonl"
-        return {record.job_id for record in read_jsonl(path, RequestRecord)} if path.exists() else set()
+        self._rounds = JsonlWriter(self._out / "rounds.jsonl")
+        self._requests = JsonlWriter(path)
+        return {record.id for record in read_jsonl(path, RequestRecord).records}
+
+    def _close_records(self) -> None:
+        for writer in (self._rounds, self._requests):
+            if writer is not None:
+                writer.close()
 
     async def _work_off(self, waiting: list[Job]) -> int:
         """Serve jobs from the end of a shared list until it is empty; return how many failed."""
@@ -93,74 +111,90 @@ class ServeFile:
             )
         except RequestFailed as failure:
             error = str(failure)
-            finished = failure.finished or Finished(finish="error")
+            finished = failure.finished or Finished()
             log.error("request %s failed: %s", job.job_id, failure)  # noqa: TRY400 - the message says it all
         self._record(job, request, finished, error)
         return int(error is not None)
 
     def _record(self, job: Job, request: Request, finished: Finished, error: str | None) -> None:
-        record = _request_record(job, request, finished, error, self._config.agent_id)
-        if self._out is None:
+        if self._requests is None or self._rounds is None:
             sys.stdout.write(f"{finished.text}\n")
+            sys.stdout.flush()
             return
         # Rounds first: a request that has its record has all its rounds.
-        rounds = [_round_record(request, timing, self._config.agent_id) for timing in finished.rounds]
-        append_jsonl(self._out / "rounds.jsonl", rounds)
-        append_jsonl(self._out / "requests.jsonl", [record])
+        for timing in finished.rounds:
+            self._rounds.append(self._round_record(request, timing))
+        self._requests.append(self._request_record(job, request, finished, error))
+
+    def _request_record(self, job: Job, request: Request, finished: Finished, error: str | None) -> RequestRecord:
+        count = sum(timing.verdict.num_accepted + 1 for timing in finished.rounds)
+        first_s = (finished.first_token_ns - finished.started_ns) / 1e9 if finished.first_token_ns else None
+        total_s = (finished.ended_ns - finished.started_ns) / 1e9
+        drafts = [timing for timing in finished.rounds if not timing.is_open]
+        energy = self._agent_energy(finished)
+        return RequestRecord(
+            run_id=self._run_id,
+            id=job.job_id,
+            wire_request_id=request.request_id,
+            agent_id=self._config.agent_id,
+            prompt_sha256=hashlib.sha256(job.prompt.encode()).hexdigest(),
+            num_prompt_tokens=len(request.prompt_ids),
+            token_ids=tuple(finished.token_ids),
+            text=finished.text,
+            finish="error" if error else finished.finish,
+            error=error,
+            num_rounds=len(drafts),
+            num_drafted=sum(timing.num_draft_tokens for timing in drafts),
+            num_accepted=sum(timing.verdict.num_accepted for timing in drafts),
+            num_generated=count,
+            started_ns=finished.started_ns,
+            ended_ns=finished.ended_ns,
+            ttft_s=first_s,
+            tpot_s=(total_s - first_s) / (count - 1) if first_s is not None and count > 1 else None,
+            e2e_s=total_s,
+            payload_up_bytes=finished.payload_up_bytes,
+            payload_down_bytes=finished.payload_down_bytes,
+            energy_agent_j=energy.joules if isinstance(energy, Window) else None,
+            energy_coordinator_j=_coordinator_energy_j(finished.rounds),
+            energy_label=self._meter.info.label if isinstance(self._meter, Sampler) else None,
+            energy_reason=energy if isinstance(energy, str) else energy.reason,
+            num_reopens=finished.num_reopens,
+        )
+
+    def _agent_energy(self, finished: Finished) -> Window | str:
+        if isinstance(self._meter, str):
+            return self._meter
+        self._meter.read_now()
+        return self._meter.joules(finished.started_ns, finished.ended_ns)
+
+    def _round_record(self, request: Request, timing: RoundTiming) -> RoundRecord:
+        verdict = timing.verdict
+        residence_s = verdict.residence_us / 1e6
+        return RoundRecord(
+            run_id=self._run_id,
+            wire_request_id=request.request_id,
+            agent_id=self._config.agent_id,
+            round=verdict.round,
+            is_open=timing.is_open,
+            num_draft_tokens=timing.num_draft_tokens,
+            num_accepted=verdict.num_accepted,
+            next_token_id=verdict.next_token_id,
+            sent_ns=timing.sent_ns,
+            draft_s=timing.draft_s,
+            round_trip_s=timing.round_trip_s,
+            residence_s=residence_s,
+            verify_s=verdict.verify_us / 1e6,
+            network_s=timing.round_trip_s - residence_s,
+            batch_rows=verdict.batch_rows,
+            ahead_hit=timing.ahead_hit,
+            payload_up_bytes=timing.payload_up_bytes,
+            payload_down_bytes=timing.payload_down_bytes,
+            energy_coordinator_j=None if verdict.energy_uj is None else verdict.energy_uj / 1e6,
+        )
 
 
-def _request_record(job: Job, request: Request, finished: Finished, error: str | None, agent_id: str) -> RequestRecord:
-    count = len(finished.token_ids)
-    first_s = (finished.first_token_ns - finished.started_ns) / 1e9 if finished.first_token_ns else None
-    total_s = (finished.ended_ns - finished.started_ns) / 1e9
-    shares = [timing.verdict.energy_uj for timing in finished.rounds]
+def _coordinator_energy_j(rounds: Sequence[RoundTiming]) -> float | None:
+    """Return the coordinator's joules of a request; null unless every round has its share."""
+    shares = [timing.verdict.energy_uj for timing in rounds]
     known = [share for share in shares if share is not None]
-    drafts = [timing for timing in finished.rounds if timing.verdict.round > 0]
-    return RequestRecord(
-        job_id=job.job_id,
-        wire_request_id=request.request_id,
-        agent_id=agent_id,
-        prompt_sha256=hashlib.sha256(job.prompt.encode()).hexdigest(),
-        num_prompt_tokens=len(request.prompt_ids),
-        sampling=job.sampling,
-        token_ids=finished.token_ids,
-        text=finished.text,
-        finish="error" if error else finished.finish,
-        error=error,
-        num_rounds=len(drafts),
-        num_drafted=sum(timing.num_draft_tokens for timing in drafts),
-        num_accepted=sum(timing.verdict.num_accepted for timing in drafts),
-        num_generated=count,
-        started_ns=finished.started_ns,
-        ended_ns=finished.ended_ns,
-        ttft_s=first_s,
-        tpot_s=(total_s - first_s) / (count - 1) if first_s is not None and count > 1 else None,
-        e2e_s=total_s,
-        payload_up_bytes=finished.payload_up_bytes,
-        payload_down_bytes=finished.payload_down_bytes,
-        energy_coordinator_j=sum(known) / 1e6 if known and len(known) == len(shares) else None,
-        num_reopens=finished.num_reopens,
-    )
-
-
-def _round_record(request: Request, timing: RoundTiming, agent_id: str) -> RoundRecord:
-    verdict = timing.verdict
-    return RoundRecord(
-        wire_request_id=request.request_id,
-        agent_id=agent_id,
-        round=verdict.round,
-        num_draft_tokens=timing.num_draft_tokens,
-        num_accepted=verdict.num_accepted,
-        next_token_id=verdict.next_token_id,
-        started_ns=timing.started_ns,
-        draft_s=timing.draft_s,
-        round_trip_s=timing.round_trip_s,
-        residence_s=verdict.residence_us / 1e6,
-        verify_s=verdict.verify_us / 1e6,
-        network_s=timing.round_trip_s - verdict.residence_us / 1e6,
-        batch_rows=verdict.batch_rows,
-        ahead_hit=timing.ahead_hit,
-        payload_up_bytes=timing.payload_up_bytes,
-        payload_down_bytes=timing.payload_down_bytes,
-        energy_coordinator_j=None if verdict.energy_uj is None else verdict.energy_uj / 1e6,
-    )
+    return sum(known) / 1e6 if known and len(known) == len(shares) else None

@@ -84,7 +84,9 @@ def check_open(opened: Open, target: ModelInfo, limits: Limits, max_context: int
             opened.round,
         )
     if num_tokens >= max_context:
-        raise Reject("context_exceeded", f"{num_tokens} tokens, the context holds {max_context}", opened.request_id, opened.round)
+        raise Reject(
+            "context_exceeded", f"{num_tokens} tokens, the context holds {max_context}", opened.request_id, opened.round
+        )
     _check_tokens(opened.token_ids, target, opened.request_id, opened.round)
 
 

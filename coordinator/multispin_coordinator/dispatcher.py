@@ -181,7 +181,9 @@ class Dispatcher:
         check_open(opened, self._target, self._limits, self._max_context)
         session = self.sessions.get(opened.request_id)
         if session is not None and session.agent != agent and session.agent in self.agents:
-            raise Reject("request_owned", "another agent that is alive has this request", opened.request_id, opened.round)
+            raise Reject(
+                "request_owned", "another agent that is alive has this request", opened.request_id, opened.round
+            )
         if session is not None and session.agent == agent and opened.round <= session.round:
             return self._answer_again(session, opened.round)
         if session is not None:
@@ -200,10 +202,20 @@ class Dispatcher:
     def _check_room(self, agent: bytes, opened: Open) -> None:
         own = sum(1 for session in self.sessions.values() if session.agent == agent)
         if own >= self._limits.max_sessions_per_agent:
-            raise Reject("too_many_sessions", f"{own} requests of yours are open, the most allowed", opened.request_id, opened.round)
+            raise Reject(
+                "too_many_sessions",
+                f"{own} requests of yours are open, the most allowed",
+                opened.request_id,
+                opened.round,
+            )
         waiting = len(self.sessions) - self._limits.max_sessions
         if waiting >= self._limits.max_waiting:
-            raise Reject("busy", f"{len(self.sessions)} requests are open or wait; try again later", opened.request_id, opened.round)
+            raise Reject(
+                "busy",
+                f"{len(self.sessions)} requests are open or wait; try again later",
+                opened.request_id,
+                opened.round,
+            )
 
     def _on_draft(self, agent: bytes, draft: Draft, now_ns: int) -> list[Send]:
         session = self.sessions.get(draft.request_id)
@@ -312,7 +324,8 @@ class Dispatcher:
             return []
         self._drop(session)
         return self._refuse(
-            session.agent, Reject("engine_fault", "the target failed on this request", session.request_id, session.round)
+            session.agent,
+            Reject("engine_fault", "the target failed on this request", session.request_id, session.round),
         )
 
     def _open_deferred(self) -> list[Send]:

@@ -1,18 +1,16 @@
 """`multispin models`: which draft/target pairs there are, bring one to this machine, check what is here."""
 
 import argparse
-import sys
-import time
 from pathlib import Path
-from typing import TextIO
 
 import msgspec
 
+from multispin.progress import terminal_progress
 from multispin_models.cache import Progress, cache_directory, file_sha256, recorded_sha256_path
 from multispin_models.errors import ModelError
 from multispin_models.manifest import DEFAULT_PAIR, Pair, expected_paths, load_pair, packaged_pairs, resolve
 
-__all__ = ["FileState", "add_arguments", "file_states", "run", "terminal_progress"]
+__all__ = ["FileState", "add_arguments", "file_states", "run"]
 
 
 class FileState(msgspec.Struct, frozen=True):
@@ -167,28 +165,3 @@ def _vocabulary_fault(states: list[FileState]) -> str:
 
 def _megabytes(size_bytes: int | None) -> str:
     return "      ?" if size_bytes is None else f"{size_bytes / 1e6:5.0f} MB"
-
-
-def terminal_progress(stream: TextIO | None = None) -> Progress:
-    """Return a Progress that writes to a stream: one line rewritten on a terminal, elsewhere one line a step.
-
-    Args:
-        stream: null for stderr.
-    """
-    out = sys.stderr if stream is None else stream
-    live = out.isatty()
-    last_what, last_s = "", 0.0
-
-    def show(what: str, done_bytes: int, total_bytes: int | None) -> None:
-        nonlocal last_what, last_s
-        changed = what != last_what
-        finished = total_bytes is not None and done_bytes >= total_bytes
-        if not live and changed:
-            print(what, file=out, flush=True)
-        elif live and (changed or finished or time.monotonic() - last_s > 0.1):
-            done = f"{done_bytes / 1e6:.0f}" + (f" of {total_bytes / 1e6:.0f}" if total_bytes else "") + " MB"
-            print(f"\r\x1b[K{what}: {done}" + ("\r\x1b[K" if finished else ""), end="", file=out, flush=True)
-            last_s = time.monotonic()
-        last_what = what
-
-    return show

@@ -81,7 +81,9 @@ def _notes(summary: Summary, rounds: Sequence[RoundRecord]) -> Iterable[str]:
         yield _round_times(rounds)
     differences = summary.text_differences
     checked = (
-        "not compared with the target alone (--check-text)" if differences is None else f"{differences} differences"
+        "not compared with the target alone (--check-text)"
+        if differences is None
+        else f"{differences} tokens differ"
     )
     yield f"text: {checked}; target's engine exact to the last bit: {'yes' if summary.exact else 'no'}"
     value = "-" if summary.energy_j_per_token is None else f"{summary.energy_j_per_token:.4f} J/token"
@@ -94,7 +96,7 @@ def _notes(summary: Summary, rounds: Sequence[RoundRecord]) -> Iterable[str]:
 
 def _round_times(rounds: Sequence[RoundRecord]) -> str:
     """Return where the time of a median round goes; each figure is a median of its own, so they need not add up."""
-    drafts = [record for record in rounds if record.round > 0] or rounds
+    drafts = [record for record in rounds if not record.is_open] or rounds
 
     def ms(field: str) -> str:
         return f"{median(getattr(record, field) for record in drafts) * 1e3:.2f}"

@@ -49,10 +49,11 @@ ROUND = RoundRecord(
     wire_request_id=1,
     agent_id="a",
     round=1,
+    is_open=False,
     num_draft_tokens=4,
     num_accepted=2,
     next_token_id=5,
-    started_ns=1,
+    sent_ns=1,
     draft_s=0.008,
     round_trip_s=0.03,
     residence_s=0.02,
@@ -126,11 +127,11 @@ def test_the_label_stands_beside_the_joules() -> None:
 def test_the_table_says_whether_the_text_was_compared() -> None:
     assert any("not compared with the target alone (--check-text)" in line for line in printed(SUMMARY))
     compared = msgspec.structs.replace(SUMMARY, text_differences=3)
-    assert any(line == "text: 3 differences; target's engine exact to the last bit: yes" for line in printed(compared))
+    assert any(line == "text: 3 tokens differ; target's engine exact to the last bit: yes" for line in printed(compared))
 
 
 def test_where_the_time_of_a_round_goes_is_told_if_the_rounds_are_given() -> None:
-    opening = msgspec.structs.replace(ROUND, round=0, draft_s=9.0, round_trip_s=9.0)
+    opening = msgspec.structs.replace(ROUND, round=0, is_open=True, draft_s=9.0, round_trip_s=9.0)
     miss = msgspec.structs.replace(ROUND, ahead_hit=False)
     text = " ".join(" ".join(printed(SUMMARY, (opening, ROUND, miss))).split())
     assert (

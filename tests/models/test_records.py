@@ -102,10 +102,11 @@ def a_round(**changes: Any) -> RoundRecord:
             wire_request_id=2**64 - 1,
             agent_id="a",
             round=1,
+            is_open=False,
             num_draft_tokens=4,
             num_accepted=2,
             next_token_id=5,
-            started_ns=S,
+            sent_ns=S,
             draft_s=0.01,
             round_trip_s=0.03,
             residence_s=0.02,
@@ -279,9 +280,9 @@ def test_a_run_without_requests_has_no_figures_and_no_fault() -> None:
 
 def test_rounds_that_are_missing_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        summarize(header(), [request()], [a_round(round=n) for n in (0, 1, 2, 3)], None)
+        summarize(header(), [request()], [a_round(round=n, is_open=n == 0) for n in (0, 1, 2, 3)], None)
         assert not caplog.records
-        summarize(header(), [request()], [a_round(round=n) for n in (0, 1, 3)], None)
+        summarize(header(), [request()], [a_round(round=n, is_open=n == 0) for n in (0, 1, 3)], None)
     assert "request q1 counts 3 rounds, 2 are recorded" in caplog.text
 
 

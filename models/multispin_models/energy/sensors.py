@@ -40,7 +40,8 @@ def open_meter(spec: str, root: Path = Path("/")) -> OpenedMeter:
     """Return the meter that a setting names.
 
     Args:
-        spec: "auto" takes the first that can be read; "none" meters nothing; "rapl"; "replay:FILE" or
+        spec: "auto" takes the first that can be read; "none" meters nothing; "shared" too, as another process
+            meters this machine; "rapl"; "replay:FILE" or
             "replay:FILE,loop".
         root: as in `discover_meters`.
 
@@ -50,6 +51,8 @@ def open_meter(spec: str, root: Path = Path("/")) -> OpenedMeter:
     """
     if spec == "none":
         return OpenedMeter(None, "energy metering is switched off by the setting 'none'")
+    if spec == "shared":
+        return OpenedMeter(None, "one meter covers both ends: its joules are those of the run as a whole")
     if spec == "auto":
         return _open_auto(root)
     kind, colon, file = spec.partition(":")
@@ -57,7 +60,7 @@ def open_meter(spec: str, root: Path = Path("/")) -> OpenedMeter:
         loop = file.endswith(",loop")
         return OpenedMeter(ReplayMeter(Path(file.removesuffix(",loop")), loop=loop), "")
     if spec not in _KINDS:
-        names = ", ".join(["auto", "none", *_KINDS, "replay:FILE", "replay:FILE,loop"])
+        names = ", ".join(["auto", "none", "shared", *_KINDS, "replay:FILE", "replay:FILE,loop"])
         raise ConfigError(f"energy meter is {spec!r}, allowed are {names}")
     return OpenedMeter(_KINDS[spec].open_first(root), "")
 

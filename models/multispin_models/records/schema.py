@@ -180,11 +180,12 @@ class RoundRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         run_id: as in the header.
         wire_request_id: as in the request's record.
         agent_id: who drafted.
-        round: 0 opens the request, and again after a reopening; 1, 2, 3 ... are drafts.
+        round: 0, 1, 2 ... in the order of the wire.
+        is_open: this round opened the request, or opened it again; nothing was drafted.
         num_draft_tokens: L of this round.
         num_accepted: of them.
         next_token_id: the recovered or bonus token.
-        started_ns: when drafting of this round's tokens began, agent's monotonic clock.
+        sent_ns: when the draft was sent, agent's monotonic clock.
         draft_s: spent drafting this round's tokens, also while the last verdict was in flight.
         round_trip_s: from sending the draft to reading the verdict.
         residence_s: of it, at the coordinator.
@@ -200,10 +201,11 @@ class RoundRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     wire_request_id: Count
     agent_id: str
     round: Count
+    is_open: bool
     num_draft_tokens: Count
     num_accepted: Count
     next_token_id: Count
-    started_ns: Instant
+    sent_ns: Instant
     draft_s: Seconds
     round_trip_s: Seconds
     residence_s: Seconds

@@ -53,7 +53,7 @@ class Summary(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         requests: asked for.
         completed: of them, ended without an error.
         tokens: verified, of all requests.
-        text_differences: requests whose tokens are not those of the target alone; null if that was not checked.
+        text_differences: tokens that differ from those of the target alone; null if that was not checked.
         acceptance_rate: accepted / drafted; null if nothing was drafted.
         mean_acceptance_length: 1 + accepted / rounds; null without a round.
         goodput_tokens_per_s: tokens over the time from the first start to the last end.
@@ -154,7 +154,7 @@ def _summarize_request(request: RequestRecord) -> RequestSummary:
 
 def _count_rounds(requests: Sequence[RequestRecord], rounds: Iterable[RoundRecord]) -> None:
     """Log requests whose rounds are not those that their record counts: lines lost in a kill, or a fault of ours."""
-    counted = Counter(record.wire_request_id for record in rounds if record.round > 0)
+    counted = Counter(record.wire_request_id for record in rounds if not record.is_open)
     for request in requests:
         found = counted[request.wire_request_id]
         if counted and found != request.num_rounds:

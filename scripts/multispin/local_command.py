@@ -1,0 +1,232 @@
+"""Run coordinator and agents on this machine over a file of prompts, and print what it cost.
+
+Each is a process of its own and they speak over TCP on loopback, as they would over a network. With --check-text every
+text is compared, token by token, with what the target writes alone.
+
+    multispin local --agents 3 --prompts prompts.jsonl --out runs/a --max-tokens 64 --check-text
+"""
+
+import argparse
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from multispin.local_run import LocalRun, RunSettings
+from multispin.progress import counter_line, terminal_progress
+from multispin.report import print_table
+from multispin_models.clock import wall_time
+from multispin_models.energy import Sampler, open_meter
+from multispin_models.engines import ENGINES, load_side
+from multispin_models.errors import ConfigError
+from multispin_models.manifest import load_pair, resolve
+from multispin_models.prompts import Job, add_job_flags, encode_prompt, job_defaults, read_jobs
+from multispin_models.records import (
+    EnergyRecord,
+    MeteredEnd,
+    RequestRecord,
+    RoundRecord,
+    RunHeader,
+    describe_machine,
+    energy_domain,
+    energy_record,
+    read_boot_id,
+    read_governor,
+    read_jsonl,
+    summarize,
+    write_jsonl,
+)
+from multispin_models.target_alone import count_differences, generate_alone
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `multispin local`."""
+    parser.add_argument("--agents", type=int, default=1, metavar="N", help="agents, a process each (default 1)")
+    parser.add_argument(
+        "--prompts", required=True, metavar="FILE", help='JSON lines: {"prompt": ...} or {"turns": [...]}'
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for records and logs, new or empty")
+    parser.add_argument("--overwrite", action="store_true", help="empty the folder first if it holds an earlier run")
+    parser.add_argument("--num-draft-tokens", type=int, default=4, metavar="L", help="drafted a round (default 4)")
+    parser.add_argument("--no-draft-ahead", action="store_true", help="rest while a verdict is in flight")
+    parser.add_argument("--concurrent-per-agent", type=int, default=1, metavar="N", help="requests at once (default 1)")
+    parser.add_argument(
+        "--pair", default=RunSettings().pair, metavar="PAIR", help="packaged pair, or a manifest (.toml)"
+    )
+    parser.add_argument("--engine", choices=ENGINES, default=RunSettings().engine, help="default %(default)s")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of a forward pass, both ends (default 1)")
+    parser.add_argument(
+        "--max-context-tokens", type=int, default=2048, metavar="N", help="of one request (default 2048)"
+    )
+    parser.add_argument("--coordinator-cpus", metavar="LIST", help="pin the coordinator to cores, as 0 or 0,1")
+    parser.add_argument("--agent-cpus", metavar="LIST", help="pin the agents to cores")
+    parser.add_argument(
+        "--meter", default="auto", help="energy meter of the whole machine: auto, none, rapl, replay:FILE"
+    )
+    parser.add_argument("--check-text", action="store_true", help="compare every text with the target's own")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    add_job_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `multispin local`; return 0, or 1 if a request failed or a text differs."""
+    jobs = read_jobs(args.prompts, job_defaults(args), args.limit)
+    settings = _settings(args)
+    out = _new_folder(Path(args.out), overwrite=args.overwrite)
+    pair = load_pair(settings.pair)
+    resolve(pair, terminal_progress())
+    run_id = secrets.token_hex(8)
+    started_at = wall_time()
+    local = LocalRun(settings, Path(args.prompts).absolute(), _job_flags(args), out, run_id)
+    ends, energy = _execute(local, jobs, args.meter, run_id)
+    header = _header(local, settings, args, run_id, started_at, ends)
+    write_jsonl(out / "run.jsonl", [header])
+    write_jsonl(out / "energy.jsonl", energy)
+    requests = read_jsonl(out / "requests.jsonl", RequestRecord).records
+    rounds = read_jsonl(out / "rounds.jsonl", RoundRecord).records
+    differences = _check_text(settings, jobs, requests) if args.check_text else None
+    summary = summarize(header, requests, rounds, differences, energy)
+    if args.json:
+        print(msgspec.json.encode(summary).decode())
+    else:
+        print_table(summary, sys.stdout, rounds)
+    return int(summary.completed < len(jobs) or bool(differences))
+
+
+def _execute(
+    local: LocalRun, jobs: Sequence[Job], meter: str, run_id: str
+) -> tuple[tuple[MeteredEnd, ...], list[EnergyRecord]]:
+    """Run it under the meter of the machine, which covers both ends; return what metered it, and the joules."""
+    opened = open_meter(meter)
+    show = counter_line("requests")
+    if opened.meter is None:
+        local.execute(jobs, show)
+        return (MeteredEnd("machine", energy_domain(None, read_boot_id()), None, opened.reason),), []
+    info = opened.meter.info
+    with Sampler(opened.meter) as sampler:
+        local.execute(jobs, show)
+        sampler.read_now()
+        window = sampler.joules(local.started_ns, local.ended_ns)
+    end = MeteredEnd("machine", energy_domain(info, read_boot_id()), info, None)
+    return (end,), [energy_record(run_id, "machine", local.started_ns, local.ended_ns, window)]
+
+
+def _check_text(settings: RunSettings, jobs: Sequence[Job], requests: Sequence[RequestRecord]) -> int:
+    """Return how many tokens of all texts differ from what the target writes alone; says which requests."""
+    target = load_side(
+        settings.pair,
+        "target",
+        settings.engine,
+        n_ctx=settings.max_context_tokens,
+        max_sequences=1,
+        max_rows=64,
+        num_threads=settings.coordinator_threads,
+        progress=terminal_progress(),
+    )
+    show = counter_line("texts compared with the target alone")
+    records = {record.id: record for record in requests}
+    total = 0
+    for number, job in enumerate(jobs, start=1):
+        prompt_ids = encode_prompt(target.tokenizer, job.prompt)
+        ends = frozenset[int]() if job.ignore_end else target.tokenizer.end_token_ids
+        expected = generate_alone(target.model, prompt_ids, job.sampling, job.max_tokens, ends)
+        record = records.get(job.job_id)
+        got = () if record is None else record.token_ids
+        if record is not None and record.finish == "stop":
+            expected = expected[: len(got)]
+        if differences := count_differences(got, expected):
+            print(f"request {job.job_id}: {differences} tokens differ from the target alone", file=sys.stderr)
+            total += differences
+        show(number, len(jobs))
+    target.model.close()
+    return total
+
+
+def _header(
+    local: LocalRun,
+    settings: RunSettings,
+    args: argparse.Namespace,
+    run_id: str,
+    started_at: str,
+    ends: tuple[MeteredEnd, ...],
+) -> RunHeader:
+    assert local.target is not None
+    return RunHeader(
+        run_id=run_id,
+        started_at=started_at,
+        machine=describe_machine(),
+        boot_id=read_boot_id(),
+        governor=read_governor(),
+        command_line=("multispin", *sys.argv[1:]),
+        configuration=msgspec.to_builtins(settings),
+        seed=args.seed,
+        temperature=args.temperature,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        num_draft_tokens=settings.num_draft_tokens,
+        policy="fixed",
+        schedule="continuous",
+        verification="coupled",
+        target=local.target,
+        draft=local.draft(),
+        exact=bool(local.target.exact),
+        energy_meters=ends,
+    )
+
+
+def _settings(args: argparse.Namespace) -> RunSettings:
+    values = {
+        "num_agents": args.agents,
+        "num_draft_tokens": args.num_draft_tokens,
+        "draft_ahead": not args.no_draft_ahead,
+        "concurrent_per_agent": args.concurrent_per_agent,
+        "pair": args.pair,
+        "engine": args.engine,
+        "coordinator_threads": args.threads,
+        "agent_threads": args.threads,
+        "coordinator_cpus": _cpus(args.coordinator_cpus, "--coordinator-cpus"),
+        "agent_cpus": _cpus(args.agent_cpus, "--agent-cpus"),
+        "max_context_tokens": args.max_context_tokens,
+    }
+    try:
+        return msgspec.convert(values, RunSettings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"flags: {error}") from error
+
+
+def _cpus(text: str | None, flag: str) -> list[int] | None:
+    if text is None:
+        return None
+    usable = os.sched_getaffinity(0)
+    try:
+        cpus = [int(part) for part in text.split(",")]
+    except ValueError:
+        cpus = []
+    if not cpus or not usable.issuperset(cpus):
+        raise ConfigError(f"{flag} is {text!r}, allowed are numbers out of {','.join(map(str, sorted(usable)))}")
+    return cpus
+
+
+def _job_flags(args: argparse.Namespace) -> list[str]:
+    """Return the flags that hand the draws on to the agents."""
+    flags = ["--max-tokens", str(args.max_tokens), "--temperature", str(args.temperature)]
+    flags += ["--top-k", str(args.top_k), "--top-p", str(args.top_p), "--seed", str(args.seed)]
+    flags += [] if args.limit is None else ["--limit", str(args.limit)]
+    return [*flags, "--ignore-end"] if args.ignore_end else flags
+
+
+def _new_folder(out: Path, *, overwrite: bool) -> Path:
+    if out.exists() and any(out.iterdir()):
+        if not (out / "coordinator.toml").exists():
+            raise ConfigError(f"--out {out} is not empty and holds no run: choose another folder")
+        if not overwrite:
+            raise ConfigError(f"--out {out} holds an earlier run: choose another folder, or give --overwrite")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    return out

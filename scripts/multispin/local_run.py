@@ -1,0 +1,214 @@
+"""One run on this machine: a coordinator, N agents, a file of prompts, and the records of all of it in one folder.
+
+    DIR/coordinator.toml  coordinator.log      the settings it had, what it said
+    DIR/agent-0/          requests.jsonl rounds.jsonl, agent.log
+    DIR/requests.jsonl  rounds.jsonl           of all agents, in the order of the prompts
+    DIR/run.jsonl  energy.jsonl                header (machine, models, settings), joules; by `local_command`
+
+A daemon that dies is started again: the agents go on with what has no record yet, and with the tokens committed.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from multispin.supervised import DaemonFailed, Supervised
+from multispin_models.clock import monotonic_ns
+from multispin_models.errors import ConfigError
+from multispin_models.language_model import ModelInfo
+from multispin_models.prompts import Job
+from multispin_models.records import RequestRecord, RoundRecord, read_jsonl, write_jsonl
+
+__all__ = ["LocalRun", "RunSettings"]
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.2
+
+
+class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a local run is made with.
+
+    Attributes:
+        num_agents: agents, each a process.
+        num_draft_tokens: L.
+        draft_ahead: draft while a verdict is in flight.
+        concurrent_per_agent: requests that one agent serves at once.
+        pair, engine: the models.
+        coordinator_threads, agent_threads: of a forward pass.
+        coordinator_cpus, agent_cpus: cores that they may run on; null for all.
+        max_context_tokens: prompt and text of one request.
+    """
+
+    num_agents: int = 1
+    num_draft_tokens: int = 4
+    draft_ahead: bool = True
+    concurrent_per_agent: int = 1
+    pair: str = "smollm2-135m"
+    engine: str = "llamacpp"
+    coordinator_threads: int = 1
+    agent_threads: int = 1
+    coordinator_cpus: tuple[int, ...] | None = None
+    agent_cpus: tuple[int, ...] | None = None
+    max_context_tokens: int = 2048
+
+
+class LocalRun:
+    """The processes of a run.
+
+    Args:
+        settings: of the run.
+        prompts: file that the agents read, each its share.
+        job_flags: command-line flags for the agents: lengths, sampling.
+        out: folder, empty or new.
+        run_id: in every record.
+    """
+
+    def __init__(self, settings: RunSettings, prompts: Path, job_flags: Sequence[str], out: Path, run_id: str) -> None:
+        self._settings = settings
+        self._prompts = prompts
+        self._job_flags = [*job_flags, "--run-id", run_id]
+        self._out = out
+        self._endpoint = "tcp://127.0.0.1:*"
+        self.started_ns = 0
+        self.ended_ns = 0
+        self.target: ModelInfo | None = None
+        out.mkdir(parents=True, exist_ok=True)
+        self._write_coordinator_settings()
+        self.coordinator = Supervised(
+            "coordinator",
+            self._coordinator_command,
+            out / "coordinator.log",
+            cpus=settings.coordinator_cpus,
+        )
+        self.agents = [
+            Supervised(
+                f"agent {index}",
+                lambda index=index: self._agent_command(index),  # type: ignore[misc]
+                self._agent_dir(index) / "agent.log",
+                cpus=settings.agent_cpus,
+            )
+            for index in range(settings.num_agents)
+        ]
+
+    def execute(self, jobs: Sequence[Job], on_progress: Callable[[int, int], None]) -> None:
+        """Serve all jobs and merge the records.
+
+        Raises:
+            DaemonFailed: a daemon would not start, or died too often. What was recorded is kept.
+        """
+        try:
+            self.coordinator.start()
+            self._endpoint, info = self.coordinator.wait_ready().split(" ", 1)
+            self.target = msgspec.json.decode(info, type=ModelInfo)
+            for index in range(len(self.agents)):
+                self._agent_dir(index).mkdir(exist_ok=True)
+                self.agents[index].start()
+            self.started_ns = monotonic_ns()
+            self._watch(len(jobs), on_progress)
+            self.ended_ns = monotonic_ns()
+        finally:
+            for daemon in (*self.agents, self.coordinator):
+                daemon.stop()
+        self._merge(jobs)
+
+    def _watch(self, num_jobs: int, on_progress: Callable[[int, int], None]) -> None:
+        """Wait until every agent has served its share, starting again what dies."""
+        running = set(range(len(self.agents)))
+        while running:
+            time.sleep(POLL_S)
+            on_progress(self._num_recorded(), num_jobs)
+            if self.coordinator.has_ended() is not None:
+                self.coordinator.restart()
+            for index in list(running):
+                status = self.agents[index].has_ended()
+                if status in {0, 1}:  # 1: some requests failed, and their records say why; or it could not start
+                    running.discard(index)
+                    if status == 1 and not (self._agent_dir(index) / "requests.jsonl").exists():
+                        raise DaemonFailed(f"agent {index} failed:\n{self.agents[index].log_tail()}")
+                elif status is not None:
+                    self.agents[index].restart()
+        on_progress(self._num_recorded(), num_jobs)
+
+    def draft(self) -> ModelInfo:
+        """Return what the first agent drafted with."""
+        [info] = read_jsonl(self._agent_dir(0) / "draft.jsonl", ModelInfo).records
+        return info
+
+    def _num_recorded(self) -> int:
+        count = 0
+        for index in range(len(self.agents)):
+            path = self._agent_dir(index) / "requests.jsonl"
+            if path.exists():
+                count += path.read_bytes().count(b"\n")
+        return count
+
+    def _merge(self, jobs: Sequence[Job]) -> None:
+        order = {job.job_id: place for place, job in enumerate(jobs)}
+        requests: list[RequestRecord] = []
+        rounds: list[RoundRecord] = []
+        for index in range(len(self.agents)):
+            folder = self._agent_dir(index)
+            if (folder / "requests.jsonl").exists():
+                requests += read_jsonl(folder / "requests.jsonl", RequestRecord).records
+            if (folder / "rounds.jsonl").exists():
+                rounds += read_jsonl(folder / "rounds.jsonl", RoundRecord).records
+        requests.sort(key=lambda record: order[record.id])
+        # An agent killed between its two writes leaves rounds of a request that it then served again.
+        served = {record.wire_request_id for record in requests}
+        write_jsonl(self._out / "requests.jsonl", requests)
+        write_jsonl(self._out / "rounds.jsonl", [record for record in rounds if record.wire_request_id in served])
+
+    def _agent_dir(self, index: int) -> Path:
+        return self._out / f"agent-{index}"
+
+    def _write_coordinator_settings(self) -> None:
+        settings = self._settings
+        sessions = settings.num_agents * settings.concurrent_per_agent
+        text = (
+            f'pair = {_quoted(settings.pair)}\nengine = "{settings.engine}"\nthreads = {settings.coordinator_threads}\n'
+            # The run's meter covers the whole machine, agents too: no pass may claim its joules for the coordinator.
+            'meter = "shared"\n\n'
+            f"[limits]\nmax_sessions = {sessions}\nmax_sessions_per_agent = {settings.concurrent_per_agent + 1}\n"
+            f"max_context_tokens = {settings.max_context_tokens}\n"
+            f"max_prompt_tokens = {settings.max_context_tokens - 1}\n"
+        )
+        (self._out / "coordinator.toml").write_text(text, encoding="utf-8")
+
+    def _coordinator_command(self) -> list[str]:
+        config = str(self._out / "coordinator.toml")
+        return [*_MULTISPIN, "coordinator", "--exit-with-parent", "--config", config, "--bind", self._endpoint]
+
+    def _agent_command(self, index: int) -> list[str]:
+        settings = self._settings
+        flags = {
+            "--agent-id": f"agent-{index}",
+            "--coordinator": self._endpoint,
+            "--pair": settings.pair,
+            "--engine": settings.engine,
+            "--threads": settings.agent_threads,
+            "--num-draft-tokens": settings.num_draft_tokens,
+            "--max-concurrent": settings.concurrent_per_agent,
+            "--meter": "shared",
+            "--prompts": self._prompts,
+            "--out": self._agent_dir(index),
+            "--share": f"{index}/{settings.num_agents}",
+        }
+        command = [*_MULTISPIN, "agent", "--exit-with-parent"]
+        for flag, value in flags.items():
+            command += [flag, str(value)]
+        return command + ([] if settings.draft_ahead else ["--no-draft-ahead"]) + self._job_flags
+
+
+_MULTISPIN = [sys.executable, "-m", "multispin"]
+
+
+def _quoted(text: str) -> str:
+    """Return a TOML string."""
+    if "\n" in text:
+        raise ConfigError(f"pair is {text!r}: a line break is not allowed")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
