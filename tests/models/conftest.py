@@ -8,6 +8,9 @@ import gguf
 import numpy as np
 import pytest
 
+from multispin_models.default_pair import default_target_path
+from multispin_models.llamacpp import quantize_gguf
+
 N_EMBD, N_FF, N_HEAD, N_HEAD_KV, N_LAYER, WINDOW = 32, 48, 4, 2, 2, 24
 VOCABULARY = [b"<unk>", b"<s>", b"</s>", *(b"<0x%02X>" % byte for byte in range(256)), b"\xe2\x96\x81the", b"cat"]
 
@@ -18,16 +21,12 @@ def target_gguf() -> Path:
     named = os.environ.get("MULTISPIN_TEST_TARGET")
     if named:
         return Path(named)
-    from multispin_models.default_pair import default_target_path
-
     return default_target_path()
 
 
 @pytest.fixture(scope="session")
 def quantized_target(target_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Return the default target in a recipe, made once a session; Q4_1 is the file as shipped."""
-    from multispin_models.llamacpp import quantize_gguf
-
     folder = tmp_path_factory.mktemp("quantized")
 
     def make(recipe: str) -> Path:
@@ -68,7 +67,7 @@ def _write_tiny(path: Path, architecture: str) -> None:
     if architecture == "jamba":
         writer.add_head_count_kv([0, N_HEAD_KV])
     elif architecture != "mamba":
-        writer.add_head_count_kv(N_HEAD_KV)
+        writer.add_head_count_kv(N_HEAD if architecture == "bert" else N_HEAD_KV)
     if architecture in {"mamba", "jamba"}:
         writer.add_ssm_conv_kernel(4)
         writer.add_ssm_inner_size(2 * N_EMBD)

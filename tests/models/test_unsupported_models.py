@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multispin_models.errors import ModelError, UnsupportedModel
+from multispin_models.errors import LimitError, ModelError, UnsupportedModel
 from multispin_models.language_model import Logits, Rows, prefill
 from multispin_models.llamacpp import LlamaCppModel, load_llamacpp, load_llamacpp_tokenizer
 from multispin_models.probes import probe_exactness, probe_rollback
@@ -72,5 +72,17 @@ def test_a_sliding_window_model_passes_both_probes(tiny_gguf: Callable[[str], Pa
 
 
 def test_a_context_beyond_the_training_is_refused(tiny_gguf: Callable[[str], Path]) -> None:
-    with pytest.raises(ModelError, match="n_ctx is 512.*trained for 256"):
+    with pytest.raises(ModelError, match=r"n_ctx is 512.*trained for 256"):
         load(tiny_gguf("llama"), n_ctx=512)
+
+
+def test_a_state_that_left_the_sliding_window_cannot_be_saved(tiny_gguf: Callable[[str], Path]) -> None:
+    """llama.cpp's state would lack the tokens that left it, and a rollback after a restore would be wrong."""
+    model = load(tiny_gguf("gemma2"))
+    sequence = model.open_sequence()
+    prefill(model, sequence, range(30, 54), 16)
+    assert model.save(sequence)
+    model.forward([Rows(sequence, [7], 0)])
+    with pytest.raises(LimitError, match=r"holds 25 tokens.*at most 24"):
+        model.save(sequence)
+    model.close()

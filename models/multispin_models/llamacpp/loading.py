@@ -11,7 +11,7 @@ from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
-from multispin_models.errors import ModelError, UnsupportedModel
+from multispin_models.errors import ConfigError, ModelError, UnsupportedModel
 from multispin_models.language_model import ModelInfo
 from multispin_models.llamacpp.engine_log import recent_errors, recorded_log
 from multispin_models.llamacpp.gguf_file import GgufFile, engine_version, open_gguf
@@ -40,9 +40,11 @@ def load_llamacpp(
         name: for people; the file's own name if not given.
 
     Raises:
+        ConfigError: a number out of range.
         ModelError: the file cannot be loaded, or memory does not suffice.
         UnsupportedModel: the model cannot be rolled back: recurrent, hybrid, or a sliding window that fails its probe.
     """
+    _check_limits(n_ctx=n_ctx, max_sequences=max_sequences, max_rows=max_rows, num_threads=num_threads)
     with recorded_log() as log:
         file = open_gguf(path, vocab_only=False)
         trained = lib.llama_model_n_ctx_train(file.model)
@@ -76,6 +78,14 @@ def load_llamacpp(
     return model
 
 
+def _check_limits(**limits: int) -> None:
+    """Refuse numbers that llama.cpp would meet with an assertion, which ends the process."""
+    most = {"max_sequences": int(lib.llama_max_parallel_sequences()), "max_rows": 1 << 16, "num_threads": 512}
+    for name, value in limits.items():
+        if not 1 <= value <= most.get(name, 1 << 24):
+            raise ConfigError(f"{name} is {value}, allowed are 1 to {most.get(name, 1 << 24)}")
+
+
 def _probe_window(model: LlamaCppModel, window: int) -> None:
     """Refuse a sliding-window model that forgets what a rollback across the window's edge needs."""
     _logger.info("model %s has a sliding window of %d tokens: probing its rollback", model.info.name, window)
@@ -90,7 +100,9 @@ def _new_context(file: GgufFile, n_ctx: int, max_sequences: int, max_rows: int, 
     params = lib.llama_context_default_params()
     params.n_ctx = n_ctx * max_sequences
     params.n_seq_max = max_sequences
-    params.n_batch = params.n_ubatch = params.n_outputs_max = params.n_outputs_max_per_seq = max_rows
+    # llama.cpp asserts (and ends the process) unless a row for every sequence fits.
+    rows = max(max_rows, max_sequences)
+    params.n_batch = params.n_ubatch = params.n_outputs_max = params.n_outputs_max_per_seq = rows
     params.n_threads = params.n_threads_batch = num_threads
     params.flash_attn_type = _FLASH_ATTENTION_OFF  # attention would depend on the batch's shape
     params.offload_kqv = params.op_offload = False

@@ -35,6 +35,7 @@ class LlamaCppModel:
         self._memory = lib.llama_get_memory(context)
         self._info = info
         self._tokenizer = tokenizer
+        self._window = int(lib.llama_model_n_swa(file.model))  # 0: no sliding window
         self._lengths: list[int | None] = [None] * info.max_sequences  # None: not open
         self._batch = RowBatch(info.max_rows)
         self._table: Logits = np.empty((0, info.n_vocab), np.float32)  # llama.cpp's output buffer
@@ -169,8 +170,18 @@ class LlamaCppModel:
         self._lengths[sequence] = length
 
     def save(self, sequence: int) -> bytes:
-        """Return a sequence's cache."""
-        self.length(sequence)
+        """Return a sequence's cache.
+
+        Raises:
+            LimitError: longer than a sliding window. llama.cpp leaves out what has left the window
+                (`llama_kv_cache::state_write`), so a rollback after `restore` would miss it without a word.
+        """
+        length = self.length(sequence)
+        if 0 < self._window < length:
+            raise LimitError(
+                f"sequence {sequence} holds {length} tokens, a state of this sliding-window model has at most "
+                f"{self._window}: compute the text again instead"
+            )
         size = lib.llama_state_seq_get_size(self._context, sequence)
         buffer = np.empty(size, np.uint8)
         pointer = buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
@@ -191,7 +202,7 @@ class LlamaCppModel:
         pointer = buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         read = lib.llama_state_seq_set_data(self._context, pointer, len(state), sequence)
         length = self._held(sequence)
-        if read != len(state) or length > self._info.n_ctx:
+        if not 0 < read == len(state) or length > self._info.n_ctx:
             lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
             raise EngineFault(f"{len(state)} bytes are no state for sequence {sequence}: {recent_errors()}")
         self._lengths[sequence] = length
