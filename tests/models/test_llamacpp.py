@@ -404,6 +404,15 @@ def test_a_token_outside_the_vocabulary_has_no_bytes(tiny: LlamaCppModel) -> Non
             tiny.tokenizer.token_bytes(token)
 
 
+def test_a_closed_model_refuses_to_be_used(tiny_gguf: Callable[[str], Path]) -> None:
+    model = load(tiny_gguf("llama"))
+    sequence = model.open_sequence()
+    model.close()
+    model.close()
+    with pytest.raises(ValueError, match="sequence 0 is not open"):
+        model.forward([Rows(sequence, [5], 1)])
+
+
 def test_the_tokenizer_outlives_the_model(tiny_gguf: Callable[[str], Path]) -> None:
     model = load(tiny_gguf("llama"))
     tokenizer = model.tokenizer

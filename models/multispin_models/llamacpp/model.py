@@ -6,6 +6,7 @@ results.
 """
 
 import ctypes
+import weakref
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any, NoReturn
@@ -32,6 +33,7 @@ class LlamaCppModel:
     def __init__(self, file: GgufFile, context: Any, info: ModelInfo, tokenizer: LlamaCppTokenizer) -> None:
         self._file = file
         self._context = context
+        self._free = weakref.finalize(self, lib.llama_free, context)  # before the weights, which `file` holds
         self._memory = lib.llama_get_memory(context)
         self._info = info
         self._tokenizer = tokenizer
@@ -209,7 +211,6 @@ class LlamaCppModel:
 
     def close(self) -> None:
         """Free the context; the weights go with the last user of the file."""
-        if self._context is not None:
-            lib.llama_free(self._context)
-            self._context = None
-            self._lengths = []
+        self._free()
+        self._context = None
+        self._lengths = []
