@@ -6,7 +6,6 @@ Read in this order:
     window.py     samples -> joules between two instants
     sampler.py    a thread that reads a meter at a steady rate
     sensors.py    which sensors this machine has, and opening one by name
-    split.py      joules of a shared batch -> its requests
     rapl.py       Intel and AMD processors, by the kernel's powercap counters
     replay.py     a recorded file in place of a sensor
 """
@@ -14,7 +13,6 @@ Read in this order:
 from multispin_models.energy.meter import Meter, MeterInfo, MeterStatus, Rail, Reading
 from multispin_models.energy.sampler import Sampler
 from multispin_models.energy.sensors import OpenedMeter, discover_meters, open_meter
-from multispin_models.energy.split import split_energy
 from multispin_models.energy.window import EnergySample, PowerSample, Window, energy_between
 
 __all__ = [
@@ -31,5 +29,4 @@ __all__ = [
     "OpenedMeter",
     "discover_meters",
     "open_meter",
-    "split_energy",
 ]
