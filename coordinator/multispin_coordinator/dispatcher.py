@@ -10,13 +10,15 @@ Whatever a peer sends, the sessions of others are untouched: it is refused with 
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import multispin_models
 from multispin_coordinator.admission import AgentState, Reject, check_draft, check_hello, check_open
 from multispin_coordinator.batcher import Share, plan_pass
 from multispin_coordinator.config import Limits
+from multispin_coordinator.passes import Outcome, Pass, PassTiming, work_of
+from multispin_coordinator.roster import Roster
 from multispin_coordinator.session import GOES_ON, Session
 from multispin_models.errors import WireError, WireVersionError
 from multispin_models.language_model import ModelInfo
@@ -34,10 +36,9 @@ from multispin_models.messages import (
     Welcome,
     decode_agent_message,
 )
-from multispin_models.sampling import Sampling
 from multispin_models.verification import Verification
 
-__all__ = ["Dispatcher", "Outcome", "Pass", "PassTiming", "Send", "Work"]
+__all__ = ["Dispatcher", "Send"]
 
 log = logging.getLogger(__name__)
 
@@ -49,54 +50,6 @@ class Send(NamedTuple):
 
     agent: bytes
     message: CoordinatorMessage
-
-
-class Work(NamedTuple):
-    """One session's rows in a pass, as the engine needs them.
-
-    Attributes:
-        sequence: null opens a new one.
-        start: the length to which the sequence is cut back before.
-        token_ids: rows to feed.
-        draft_token_ids: the last of them, to be verified; null when the rows are a chunk of a prompt, not scored.
-        position: of the first token to be chosen.
-        sampling: how it is chosen.
-    """
-
-    sequence: int | None
-    start: int
-    token_ids: Sequence[int]
-    draft_token_ids: Sequence[int] | None
-    position: int
-    sampling: Sampling
-
-
-class Pass(NamedTuple):
-    """What the engine does next: free sequences, then one forward pass."""
-
-    closing: tuple[int, ...]
-    work: tuple[Work, ...]
-
-
-class Outcome(NamedTuple):
-    """What became of a Work: its sequence, and the verification if its rows were scored. A fault has no sequence."""
-
-    sequence: int | None
-    verification: Verification | None
-
-
-class PassTiming(NamedTuple):
-    """Measured around a pass.
-
-    Attributes:
-        finished_ns: monotonic, when its verdicts are about to be sent.
-        verify_us: the forward pass and the choices.
-        energy_uj: per row, null without a meter.
-    """
-
-    finished_ns: int
-    verify_us: int
-    energy_uj: Sequence[int | None]
 
 
 class Dispatcher:
@@ -112,14 +65,18 @@ class Dispatcher:
         self.counters: Counter[str] = Counter()
         self.epoch = secrets.randbits(64)
         self.agents: dict[bytes, AgentState] = {}
-        self.sessions: dict[int, Session] = {}  # by request id, in the order of their last job
         self._target = target
         self._end_token_ids = end_token_ids
         self._limits = limits
         self._max_context = min(limits.max_context_tokens, target.n_ctx)
-        self._closing: list[int] = []  # sequences to free with the next pass
+        self._roster = Roster(limits.max_sessions)
         self._running: list[Share] = []
         self._deferred: dict[int, tuple[bytes, Open, int]] = {}  # Opens that came while their session was computed
+
+    @property
+    def sessions(self) -> dict[int, Session]:
+        """All sessions by request id, in the order of their last job."""
+        return self._roster.sessions
 
     # -- what agents send ---------------------------------------------------------------------------------------------
 
@@ -196,11 +153,11 @@ class Dispatcher:
             self._check_room(agent, opened)
             session = Session(opened, agent, self._max_context)
         session.received_ns = now_ns
-        self._queue(session)
+        self._roster.queue(session)
         return []
 
     def _check_room(self, agent: bytes, opened: Open) -> None:
-        own = sum(1 for session in self.sessions.values() if session.agent == agent)
+        own = len(self._roster.of_agent(agent))
         if own >= self._limits.max_sessions_per_agent:
             raise Reject(
                 "too_many_sessions",
@@ -229,7 +186,7 @@ class Dispatcher:
             got = f"round {draft.round} after {draft.num_committed} tokens"
             raise Reject("out_of_step", f"{got}, expected {expected}; open it again", draft.request_id, draft.round)
         session.submit(draft.round, draft.draft_token_ids, now_ns)
-        self._queue(session)
+        self._roster.queue(session)
         return []
 
     def _answer_again(self, session: Session, round_number: int) -> list[Send]:
@@ -253,27 +210,19 @@ class Dispatcher:
     def next_pass(self) -> Pass | None:
         """Return what the engine should do now, or None; its sessions do not change until `on_pass_done`."""
         assert not self._running
-        ready = list(self._with_sequences(s for s in self.sessions.values() if s.job is not None))
         limits = self._limits
         self._running = plan_pass(
-            ready, max_rows=limits.max_rows, prefill_rows=limits.prefill_rows, short_rows=limits.max_draft_tokens + 1
+            self._roster.ready(),
+            max_rows=limits.max_rows,
+            prefill_rows=limits.prefill_rows,
+            short_rows=limits.max_draft_tokens + 1,
         )
-        closing, self._closing = tuple(self._closing), []
+        closing = self._roster.take_closing()
         if not self._running and not closing:
             return None
         for share in self._running:
             share.session.running = True
-        return Pass(closing, tuple(_work(share) for share in self._running))
-
-    def _with_sequences(self, ready: Iterable[Session]) -> Iterable[Session]:
-        """Yield the sessions that have a sequence, or get one of those left."""
-        held = sum(1 for session in self.sessions.values() if session.sequence is not None)
-        for session in ready:
-            if session.sequence is None:
-                if held >= self._limits.max_sessions:
-                    continue
-                held += 1
-            yield session
+        return Pass(closing, tuple(work_of(share) for share in self._running))
 
     def on_pass_done(self, outcomes: Sequence[Outcome], timing: PassTiming) -> list[Send]:
         """Take the outcomes of the last pass, in its order; return the verdicts."""
@@ -285,7 +234,7 @@ class Dispatcher:
             session.running = False
             session.sequence = outcome.sequence
             if self.sessions.get(session.request_id) is not session:  # closed meanwhile
-                self._free(session)
+                self._roster.free(session)
             elif outcome.sequence is None:
                 sends += self._on_fault(session)
             elif outcome.verification is None:
@@ -356,39 +305,14 @@ class Dispatcher:
                 self._drop(session)
 
     def _drop_sessions_of(self, agent: bytes) -> None:
-        for session in [s for s in self.sessions.values() if s.agent == agent]:
+        for session in self._roster.of_agent(agent):
             self._drop(session)
 
     def _drop(self, session: Session) -> None:
-        del self.sessions[session.request_id]
         self._deferred.pop(session.request_id, None)
-        if not session.running:
-            self._free(session)
-
-    def _free(self, session: Session) -> None:
-        if session.sequence is not None:
-            self._closing.append(session.sequence)
-            session.sequence = None
-
-    def _queue(self, session: Session) -> None:
-        """Put a session with a new job at the end of the line."""
-        self.sessions.pop(session.request_id, None)
-        self.sessions[session.request_id] = session
+        self._roster.drop(session)
 
     def _refuse(self, agent: bytes, reject: Reject) -> list[Send]:
         self.counters[f"refused_{reject.code}"] += 1
         log.info("refused %r request %x: %s: %s", agent, reject.request_id, reject.code, reject.message)
         return [Send(agent, Refused(reject.code, reject.message[:2048], reject.request_id, reject.round))]
-
-
-def _work(share: Share) -> Work:
-    session = share.session
-    assert session.job is not None
-    return Work(
-        sequence=session.sequence,
-        start=session.num_cached,
-        token_ids=session.rows(share.num_rows),
-        draft_token_ids=session.job if share.is_last else None,
-        position=len(session.tokens),
-        sampling=session.sampling,
-    )

@@ -15,7 +15,8 @@ import zmq
 
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config
-from multispin_coordinator.dispatcher import Dispatcher, Outcome, Pass, PassTiming, Send
+from multispin_coordinator.dispatcher import Dispatcher, Send
+from multispin_coordinator.passes import Outcome, Pass, PassTiming
 from multispin_coordinator.verifier import run_pass
 from multispin_models.channel import Channel, open_coordinator_channel
 from multispin_models.clock import monotonic_ns

@@ -6,7 +6,7 @@ Runs in the engine's thread and blocks. The choices of a draft are made row by r
 import logging
 from collections.abc import Callable
 
-from multispin_coordinator.dispatcher import Outcome, Pass, Work
+from multispin_coordinator.passes import Outcome, Pass, Work
 from multispin_models.errors import EngineFault
 from multispin_models.language_model import LanguageModel, Logits, Rows
 from multispin_models.sampling import choose

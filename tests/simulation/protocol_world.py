@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from multispin_agent.drafter import Drafter
 from multispin_agent.generation import Generation
 from multispin_coordinator.config import Limits
-from multispin_coordinator.dispatcher import Dispatcher, PassTiming
+from multispin_coordinator.dispatcher import Dispatcher
+from multispin_coordinator.passes import PassTiming
 from multispin_coordinator.verifier import run_pass
 from multispin_models.messages import (
     PROTOCOL_VERSION,

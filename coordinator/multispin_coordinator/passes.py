@@ -1,0 +1,72 @@
+"""What goes to the engine for one forward pass, and what comes back."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from multispin_coordinator.batcher import Share
+from multispin_models.sampling import Sampling
+from multispin_models.verification import Verification
+
+__all__ = ["Outcome", "Pass", "PassTiming", "Work", "work_of"]
+
+
+class Work(NamedTuple):
+    """One session's rows in a pass, as the engine needs them.
+
+    Attributes:
+        sequence: null opens a new one.
+        start: the length to which the sequence is cut back before.
+        token_ids: rows to feed.
+        draft_token_ids: the last of them, to be verified; null when the rows are a chunk of a prompt, not scored.
+        position: of the first token to be chosen.
+        sampling: how it is chosen.
+    """
+
+    sequence: int | None
+    start: int
+    token_ids: Sequence[int]
+    draft_token_ids: Sequence[int] | None
+    position: int
+    sampling: Sampling
+
+
+class Pass(NamedTuple):
+    """What the engine does next: free sequences, then one forward pass."""
+
+    closing: tuple[int, ...]
+    work: tuple[Work, ...]
+
+
+class Outcome(NamedTuple):
+    """What became of a Work: its sequence, and the verification if its rows were scored. A fault has no sequence."""
+
+    sequence: int | None
+    verification: Verification | None
+
+
+class PassTiming(NamedTuple):
+    """Measured around a pass.
+
+    Attributes:
+        finished_ns: monotonic, when its verdicts are about to be sent.
+        verify_us: the forward pass and the choices.
+        energy_uj: per row, null without a meter.
+    """
+
+    finished_ns: int
+    verify_us: int
+    energy_uj: Sequence[int | None]
+
+
+def work_of(share: Share) -> Work:
+    """Return a session's rows as the engine needs them."""
+    session = share.session
+    assert session.job is not None
+    return Work(
+        sequence=session.sequence,
+        start=session.num_cached,
+        token_ids=session.rows(share.num_rows),
+        draft_token_ids=session.job if share.is_last else None,
+        position=len(session.tokens),
+        sampling=session.sampling,
+    )
