@@ -313,6 +313,9 @@ class Dispatcher:
         self._roster.drop(session)
 
     def _refuse(self, agent: bytes, reject: Reject) -> list[Send]:
-        self.counters[f"refused_{reject.code}"] += 1
-        log.info("refused %r request %x: %s: %s", agent, reject.request_id, reject.code, reject.message)
+        counter = f"refused_{reject.code}"
+        self.counters[counter] += 1
+        # A peer that is refused again and again must not fill the log: the 1st, 10th, 100th ... are told.
+        level = logging.INFO if str(self.counters[counter]).strip("0") == "1" else logging.DEBUG
+        log.log(level, "%s %d: %r request %x: %s", counter, self.counters[counter], agent, reject.request_id, reject)
         return [Send(agent, Refused(reject.code, reject.message[:2048], reject.request_id, reject.round))]
