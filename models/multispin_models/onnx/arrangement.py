@@ -1,22 +1,25 @@
 """Where each row of a batch stands: pure arithmetic from parts to the index arrays of one pass.
 
-Rows of all parts lie one below the other; attention sees them by slot, [slots, width]. The rule that keeps a row's bits
-the same in every batch: a slot never has a lone row, because products of a single row take another kernel. The lone row
-stands twice; the copy is written to the cache behind the sequence's end, where the next row overwrites it.
+Rows of all parts lie one below the other; attention sees them by slot, [slots, width], as the graph's `attention` says.
+The rule that keeps a row's bits the same in every batch: a slot never has a lone row, because products of a single row
+take another kernel. What fills a slot up is written to the cache behind the sequence's end, where the next row
+overwrites it.
 
-    >>> arrange([Part(slot=1, start=7, token_ids=[5], num_logits=1)]).slot_counts
-    array([0, 2], dtype=int32)
+    >>> arrange([Part(slot=1, start=7, token_ids=[5], num_logits=1)], Heads(2, 2, False))["slot_counts"].tolist()
+    [0, 2]
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Arrangement", "LEAST_ROWS", "Part", "arrange"]
+__all__ = ["Heads", "LEAST_ROWS", "Part", "arrange", "slot_width"]
 
-LEAST_ROWS = 2
+LEAST_ROWS: Final = 2
+
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 class Part(NamedTuple):
@@ -35,50 +38,91 @@ class Part(NamedTuple):
     num_logits: int
 
 
-class Arrangement(NamedTuple):
-    """The small inputs of one pass, named as in the graph.
+class Heads(NamedTuple):
+    """Query heads, the key heads that they share, and the form of attention.
 
     Attributes:
-        token_ids: int64 [rows]
-        slot_rows: int64 [slots, width], which row stands at each place of a slot; any row where there is none.
-        row_slots: int64 [rows], the place of each row in the flattened [slots * width].
-        last_positions: int32 [slots], position of a slot's last row; 0 for a slot without rows.
-        slot_counts: int32 [slots], rows of a slot, 0 or at least LEAST_ROWS.
-        logit_rows: int64 [asked]
+        queries, keys: how many.
+        folded: the query heads of a key head stand as rows below each other.
     """
 
-    token_ids: npt.NDArray[np.int64]
-    slot_rows: npt.NDArray[np.int64]
-    row_slots: npt.NDArray[np.int64]
-    last_positions: npt.NDArray[np.int32]
-    slot_counts: npt.NDArray[np.int32]
-    logit_rows: npt.NDArray[np.int64]
+    queries: int
+    keys: int
+    folded: bool
+
+    @property
+    def places(self) -> int:
+        """Places that a row takes up in its slot."""
+        return self.queries // self.keys if self.folded else 1
 
 
-def arrange(parts: Sequence[Part]) -> Arrangement:
-    """Return the index arrays of one pass over parts of distinct slots."""
-    slots = 1 + max(part.slot for part in parts)
-    width = max(LEAST_ROWS, max(len(part.token_ids) for part in parts))
-    slot_rows = np.zeros((slots, width), np.int64)
-    last_positions = np.zeros(slots, np.int32)
-    slot_counts = np.zeros(slots, np.int32)
+def slot_width(rows: int, heads: Heads) -> int:
+    """Return how many places a slot with so many rows takes up behind its start: an even number."""
+    places = rows * heads.places
+    return max(LEAST_ROWS, places + places % 2)
+
+
+def arrange(parts: Sequence[Part], heads: Heads) -> Arrays:
+    """Return the small inputs of one pass over parts of distinct slots, named as in the graph."""
     token_ids: list[int] = []
-    row_slots: list[npt.NDArray[np.int64]] = []
     logit_rows: list[int] = []
+    slots = 1 + max(part.slot for part in parts)
+    firsts, starts, lengths = np.zeros((3, slots), np.int64)  # of each slot: first row, tokens held, rows
     for slot, start, ids, num_logits in parts:
-        first, count = len(token_ids), len(ids)
+        firsts[slot], starts[slot], lengths[slot] = len(token_ids), start, len(ids)
         token_ids.extend(ids)
-        slot_rows[slot, :count] = np.arange(first, first + count)
-        slot_rows[slot, count:] = first
-        slot_counts[slot] = max(count, LEAST_ROWS)
-        last_positions[slot] = start + slot_counts[slot] - 1
-        row_slots.append(np.arange(slot * width, slot * width + count))
-        logit_rows.extend(range(first + count - num_logits, first + count))
-    return Arrangement(
-        np.array(token_ids, np.int64),
-        slot_rows,
-        np.concatenate(row_slots),
-        last_positions,
-        slot_counts,
-        np.array(logit_rows, np.int64),
-    )
+        logit_rows.extend(range(len(token_ids) - num_logits, len(token_ids)))
+    counts = np.where(lengths > 0, np.maximum(lengths * heads.places, LEAST_ROWS), 0)
+    counts += counts % 2
+    width = int(counts.max())
+    ends = starts + counts
+    places = np.arange(width)
+    newest = np.maximum(lengths - 1, 0)[:, None]
+    slot_rows = firsts[:, None] + np.minimum(places, newest)  # [slots, width]
+    row_slot = np.repeat([part.slot for part in parts], [len(part.token_ids) for part in parts])  # [rows]
+    row_place = np.arange(len(token_ids)) - firsts[row_slot]
+    arrays: Arrays = {
+        "token_ids": np.array(token_ids, np.int64),
+        "logit_rows": np.array(logit_rows, np.int64),
+        "slot_rows": slot_rows,
+        "row_positions": (starts[row_slot] + row_place)[None],
+        "last_positions": np.where(counts > 0, ends - 1, 0).astype(np.int32),
+        "slot_counts": counts.astype(np.int32),
+        "span": np.array(max(int(ends.max()), width), np.int32),
+    }
+    if not heads.folded:
+        return arrays | {"row_slots": row_slot * width + row_place}
+    tokens = np.minimum(places // heads.places, newest)  # [slots, width], which of a slot's rows stands at each place
+    arrays |= _fold(arrays, heads, firsts[:, None] + tokens, places % heads.places)
+    arrays["mask"] = _mask(starts[:, None] + tokens, int(arrays["span"]))
+    arrays["folded_back"] = _fold_back(row_slot * width + row_place * heads.places, heads)
+    return arrays
+
+
+def _fold(arrays: Arrays, heads: Heads, rows: npt.NDArray[np.int64], within: npt.NDArray[np.int64]) -> Arrays:
+    """Return which head of which row stands at each place, for rows of all query heads, then all key heads.
+
+    Args:
+        arrays: with `slot_rows`.
+        heads: of the model.
+        rows: [slots, width] row whose query heads stand there.
+        within: [width] which query head of each group.
+    """
+    each = heads.queries + heads.keys
+    key_heads = np.arange(heads.keys)
+    return {
+        "folded_queries": (rows * each + within)[..., None] + key_heads * heads.places,
+        "folded_keys": (arrays["slot_rows"] * each + heads.queries)[..., None] + key_heads,
+    }
+
+
+def _fold_back(places: npt.NDArray[np.int64], heads: Heads) -> npt.NDArray[np.int64]:
+    """Return [rows, query heads], where each head of each row stands in [slots * width * key heads]."""
+    head = np.arange(heads.queries)
+    return (places[:, None] + head % heads.places) * heads.keys + head // heads.places
+
+
+def _mask(positions: npt.NDArray[np.int64], span: int) -> npt.NDArray[np.float32]:
+    """Return [slots, 1, width, span], minus infinity where a key lies behind the place's position."""
+    hidden = np.arange(span) > positions[..., None]
+    return np.where(hidden, np.float32(-np.inf), np.float32(0.0))[:, None]

@@ -4,8 +4,10 @@ Weights lie at multiples of 4,096 bytes, so that a runtime can map the file inst
 """
 
 import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +22,19 @@ _OPSET, _IR_VERSION = 21, 10
 _SMALL_BYTES: Final = 1024  # constants up to here stay in the graph file
 
 
+Variant = TypeVar("Variant", bound=str)
+
+
 class GraphBuilder:
-    """One graph being written; `finish` returns it."""
+    """One graph being written, or several variants of it; `finish` returns them."""
 
     def __init__(self, weights_path: Path) -> None:
         self._path = weights_path
         self._file = weights_path.open("wb")
-        self._nodes: list[onnx.NodeProto] = []
+        self._variant: str | None = None  # of what is being added; None: in all
+        self._nodes: list[tuple[str | None, onnx.NodeProto]] = []
         self._constants: list[TensorProto] = []
-        self._inputs: list[onnx.ValueInfoProto] = []
+        self._inputs: list[tuple[str | None, onnx.ValueInfoProto]] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._numbers = itertools.count()
         self._known: set[str] = set()
@@ -38,7 +44,7 @@ class GraphBuilder:
     ) -> list[str]:
         """Add a node and return the names of its outputs, invented unless given; "" is an output not wanted."""
         names = outputs if isinstance(outputs, list) else [f"{operator}.{next(self._numbers)}" for _ in range(outputs)]
-        self._nodes.append(helper.make_node(operator, inputs, names, domain=domain, **attributes))
+        self._nodes.append((self._variant, helper.make_node(operator, inputs, names, domain=domain, **attributes)))
         return names
 
     def one(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
@@ -56,11 +62,20 @@ class GraphBuilder:
         self._file.write(b"\0" * (-offset % _ALIGNMENT))
         return self._external(name, kind, values.shape, self._file.tell(), self._file.write(values.tobytes()))
 
-    def constant_once(self, name: str, values: npt.NDArray[Any]) -> str:
-        """Add a constant unless one of that name is there already; return its name."""
+    @contextmanager
+    def variant(self, name: str) -> Iterator[None]:
+        """Put the nodes and inputs of a block only into the graph of that name."""
+        assert self._variant is None
+        self._variant = name
+        yield
+        self._variant = None
+
+    def sizes(self, *values: int) -> str:
+        """Return the name of a constant of 64-bit integers, written once for each value."""
+        name = "sizes." + ".".join(map(str, values))
         if name not in self._known:
             self._known.add(name)
-            self.constant(name, values)
+            self.constant(name, np.array(values, np.int64))
         return name
 
     def _external(self, name: str, kind: int, shape: tuple[int, ...], offset: int, length: int) -> str:
@@ -72,7 +87,7 @@ class GraphBuilder:
 
     def input(self, name: str, kind: int, shape: list[int | str]) -> str:
         """Declare an input and return its name; a string in the shape is a size known at run time."""
-        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        self._inputs.append((self._variant, helper.make_tensor_value_info(name, kind, shape)))
         return name
 
     def output(self, name: str, kind: int, shape: list[int | str]) -> str:
@@ -80,9 +95,18 @@ class GraphBuilder:
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
-    def finish(self, name: str) -> onnx.ModelProto:
-        """Close the weights file and return the model."""
+    def finish(self, name: str, variants: Sequence[Variant]) -> dict[Variant, onnx.ModelProto]:
+        """Close the weights file and return the models, all on the same weights."""
         self._file.close()
-        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._constants)
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(CONTRIB, 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="multispin")
+        models = {}
+        for variant in variants:
+            nodes = [node for of, node in self._nodes if of in {None, variant}]
+            inputs = [value for of, value in self._inputs if of in {None, variant}]
+            used = {value for node in nodes for value in node.input}
+            constants = [constant for constant in self._constants if constant.name in used]
+            graph = helper.make_graph(nodes, f"{name} {variant}", inputs, self._outputs, constants)
+            models[variant] = helper.make_model(
+                graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="multispin"
+            )
+        return models

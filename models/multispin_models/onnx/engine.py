@@ -8,9 +8,10 @@ import onnxruntime
 
 from multispin_models.errors import EngineFault, LimitError, ModelError
 from multispin_models.language_model import Logits, ModelInfo, Rows
-from multispin_models.onnx.arrangement import Part, arrange
+from multispin_models.onnx.arrangement import Part
 from multispin_models.onnx.exported import WEIGHTS_FILE, ExportManifest, read_export
-from multispin_models.onnx.session import MAX_WIDTH, GraphSession
+from multispin_models.onnx.recipes import AttentionForm
+from multispin_models.onnx.session import MAX_ROWS, GraphSession
 
 __all__ = ["OnnxModel", "load_onnx"]
 
@@ -51,16 +52,16 @@ class OnnxModel:
     def forward(self, batch: Sequence[Rows]) -> list[Logits]:
         """Compute all parts in one pass; see `LanguageModel.forward`.
 
-        A part of more than MAX_WIDTH rows takes a pass of its own for each MAX_WIDTH of them but the last.
+        A part of more than MAX_ROWS rows takes a pass of its own for each MAX_ROWS of them but the last.
         """
         starts = self._check(batch)
         leading: dict[int, list[Logits]] = {}
         parts = []
         for (sequence, token_ids, num_logits), start in zip(batch, starts, strict=True):
-            done = (len(token_ids) - 1) // MAX_WIDTH * MAX_WIDTH
-            for first in range(0, done, MAX_WIDTH):
-                left = len(token_ids) - first - MAX_WIDTH
-                part = Part(sequence, start + first, token_ids[first : first + MAX_WIDTH], max(0, num_logits - left))
+            done = (len(token_ids) - 1) // MAX_ROWS * MAX_ROWS
+            for first in range(0, done, MAX_ROWS):
+                left = len(token_ids) - first - MAX_ROWS
+                part = Part(sequence, start + first, token_ids[first : first + MAX_ROWS], max(0, num_logits - left))
                 leading.setdefault(sequence, []).append(self._run([part])[0].copy())
             parts.append(Part(sequence, start + done, token_ids[done:], min(num_logits, len(token_ids) - done)))
         results = self._run(parts)
@@ -72,7 +73,7 @@ class OnnxModel:
 
     def _run(self, parts: Sequence[Part]) -> list[Logits]:
         assert self._session is not None
-        logits = self._session.run(arrange(parts))
+        logits = self._session.run(parts)
         ends = np.cumsum([part.num_logits for part in parts]).tolist()
         return [logits[end - part.num_logits : end] for part, end in zip(parts, ends, strict=True)]
 
@@ -134,7 +135,7 @@ class OnnxModel:
                 f"n_ctx is {self._info.n_ctx}"
             )
         shape = (*cache.shape[:2], length, cache.shape[3])
-        cache[:, :, :length] = np.frombuffer(state, np.float32).reshape(shape)
+        cache[:, :, :length] = np.frombuffer(state, cache.dtype).reshape(shape)
         self._lengths[sequence] = length
 
     def close(self) -> None:
@@ -144,7 +145,14 @@ class OnnxModel:
 
 
 def load_onnx(
-    directory: Path, *, n_ctx: int, max_sequences: int, max_rows: int, num_threads: int, name: str | None = None
+    directory: Path,
+    *,
+    n_ctx: int,
+    max_sequences: int,
+    max_rows: int,
+    num_threads: int,
+    name: str | None = None,
+    attention: AttentionForm = "folded",
 ) -> OnnxModel:
     """Return a loaded model.
 
@@ -155,6 +163,7 @@ def load_onnx(
         max_rows: most rows of one pass.
         num_threads: of a pass.
         name: for people; the manifest's if not given.
+        attention: "folded" is the faster one for few rows a sequence; both give the same bits.
 
     Raises:
         ModelError: the directory is not complete or was changed, the runtime cannot load it, or memory does not suffice.
@@ -164,7 +173,15 @@ def load_onnx(
     if n_ctx > trained:
         raise ModelError(f"n_ctx is {n_ctx}, model {directory} was trained for {trained}: ask for that at most")
     try:
-        session = GraphSession(directory, manifest, n_ctx, max_sequences, max_rows, num_threads)
+        session = GraphSession(
+            directory,
+            manifest,
+            attention,
+            n_ctx=n_ctx,
+            slots=max_sequences,
+            max_rows=max_rows,
+            num_threads=num_threads,
+        )
     except MemoryError as error:
         raise ModelError(
             f"no memory for {max_sequences} sequences of {n_ctx} tokens and {max_rows} rows of {directory}: ask for less"

@@ -14,14 +14,14 @@ from multispin_models.errors import ConfigError
 from multispin_models.gguf_metadata import GgufMetadata, read_gguf_metadata
 from multispin_models.onnx.exported import (
     FORMAT_VERSION,
-    GRAPH_FILE,
     VOCABULARY_FILE,
     WEIGHTS_FILE,
     ExportManifest,
     files_fingerprint,
+    graph_file,
     write_manifest,
 )
-from multispin_models.onnx.graph import build_graph
+from multispin_models.onnx.graph import build_graphs
 from multispin_models.onnx.recipes import Recipe, find_recipe
 from multispin_models.onnx.vocabulary_file import write_vocabulary_file
 from multispin_models.onnx.weights import Network, read_network
@@ -72,9 +72,9 @@ def export_onnx(source_gguf: Path, destination_dir: Path, recipe: str, *, name: 
 
 
 def write_network(network: Network, recipe: Recipe, directory: Path, *, observe: bool = False) -> None:
-    """Write graph and weights into a directory."""
-    model = build_graph(network, recipe, directory / WEIGHTS_FILE, observe=observe)
-    onnx.save(model, directory / GRAPH_FILE)
+    """Write graphs and weights into a directory."""
+    for attention, model in build_graphs(network, recipe, directory / WEIGHTS_FILE, observe=observe).items():
+        onnx.save(model, directory / graph_file(attention))
 
 
 def _describe(

@@ -1,7 +1,8 @@
 """An exported model on disk: a directory with its graph, weights, vocabulary, and a manifest that says what they are.
 
     manifest.json     this structure
-    model.onnx        the graph
+    folded.onnx       the graph, for each form of attention (see `attention`)
+    plain.onnx
     weights.bin       its weights, mapped by the runtime
     vocabulary.gguf   the header of the source, without tensors: tokenizer and chat template
 """
@@ -14,11 +15,10 @@ import msgspec
 
 from multispin_models.errors import ModelError
 from multispin_models.onnx.architecture import Architecture
-from multispin_models.onnx.recipes import Recipe
+from multispin_models.onnx.recipes import ATTENTION_FORMS, AttentionForm, Recipe
 
-__all__ = ["ExportManifest", "GRAPH_FILE", "VOCABULARY_FILE", "WEIGHTS_FILE", "files_fingerprint", "read_export", "write_manifest"]
+__all__ = ["ExportManifest", "VOCABULARY_FILE", "WEIGHTS_FILE", "files_fingerprint", "graph_file", "read_export", "write_manifest"]
 
-GRAPH_FILE: Final = "model.onnx"
 WEIGHTS_FILE: Final = "weights.bin"
 VOCABULARY_FILE: Final = "vocabulary.gguf"
 MANIFEST_FILE: Final = "manifest.json"
@@ -33,7 +33,7 @@ class ExportManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         format_version: of the directory.
         name: of the model, for people.
         recipe: the form of each matrix.
-        fingerprint: sha256 (hex) of graph and weights, one after the other.
+        fingerprint: sha256 (hex) of graphs and weights, one after the other.
         source_sha256: of the GGUF file it was made from.
         vocabulary_hash: as in ModelInfo.
         architecture: sizes.
@@ -52,10 +52,15 @@ class ExportManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exporter: str
 
 
+def graph_file(attention: AttentionForm) -> str:
+    """Return the name of the graph for one form of attention."""
+    return f"{attention}.onnx"
+
+
 def files_fingerprint(directory: Path) -> str:
-    """Return the sha256 (hex) of graph and weights, one after the other."""
+    """Return the sha256 (hex) of graphs and weights, one after the other."""
     digest = hashlib.sha256()
-    for name in (GRAPH_FILE, WEIGHTS_FILE):
+    for name in (*map(graph_file, ATTENTION_FORMS), WEIGHTS_FILE):
         with (directory / name).open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)

@@ -72,7 +72,8 @@ class ProductWriter:
         shared = self._shared
         largest = b.one("ReduceMax", b.one("Abs", rows), shared["inputs"], keepdims=0)
         scale = b.one("Max", b.one("Mul", largest, shared["step"]), shared["smallest"])
-        integers = b.one("QuantizeLinear", rows, scale, self._zero_points(scale), axis=0)
+        zeros = b.one("Expand", shared["middle"], b.one("Shape", scale)) if name == "head" else self._zeros(scale)
+        integers = b.one("QuantizeLinear", rows, scale, zeros, axis=0)
         weights = quantize_rows_8(matrix)
         product = b.one(
             "MatMulIntegerToFloat",
@@ -95,8 +96,8 @@ class ProductWriter:
         }
         return {key: self._builder.constant(f"w8a8.{key}", value) for key, value in values.items()}
 
-    def _zero_points(self, scale: str) -> str:
-        """Return 128 for each row, computed once."""
+    def _zeros(self, scale: str) -> str:
+        """Return 128 for each row of the batch, computed once for all layers."""
         if "zeros" not in self._shared:
             b = self._builder
             self._shared["zeros"] = b.one("Expand", self._shared["middle"], b.one("Shape", scale))

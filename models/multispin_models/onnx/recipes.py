@@ -3,11 +3,12 @@
 A recipe names a form for each kind of matrix:
 
     float32        as dequantized
-    int8-block32   8-bit weights in blocks of 32, rows quantized to 8 bits in the same blocks (also 64, 128)
+    int8-block32   8-bit weights in blocks of 32, rows quantized to 8 bits in the same blocks (also 64)
     int4-block32   4-bit weights with a zero point, rows in 8-bit blocks
     w8a8           8-bit weights with one scale an output, rows with one scale each: exact integer products
 
-Blocks read least memory and are best for one or two rows; w8a8 costs least for each further row.
+Blocks of 128 are not offered: ONNX Runtime 1.32 computed 180 of 216 rows differently alone than in a batch (x86-64,
+AVX-512 VNNI, 576 inputs, which 128 does not divide). Blocks read least memory and are best for one or two rows; w8a8 costs least for each further row.
 """
 
 from typing import Final, Literal
@@ -16,9 +17,14 @@ import msgspec
 
 from multispin_models.errors import ConfigError
 
-__all__ = ["Form", "RECIPES", "Recipe", "find_recipe"]
+__all__ = ["ATTENTION_FORMS", "AttentionForm", "CacheForm", "Form", "RECIPES", "Recipe", "find_recipe"]
 
-Form = Literal["float32", "int8-block32", "int8-block64", "int8-block128", "int4-block32", "w8a8"]
+Form = Literal["float32", "int8-block32", "int8-block64", "int4-block32", "w8a8"]
+
+
+CacheForm = Literal["float32", "float16"]
+AttentionForm = Literal["folded", "plain"]
+ATTENTION_FORMS: Final[tuple[AttentionForm, ...]] = ("folded", "plain")
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,7 +33,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: as asked for and shown.
         smooth: scales are moved from activations into weights first (SmoothQuant).
-        embedding: "float32" or "int8-block32", the table that rows are taken from.
+        cache: of keys and values. With float16 attention reads half the bytes; llama.cpp's default too.
+        embedding: of the table that rows are taken from: "float32", or 8-bit blocks.
     """
 
     name: str
@@ -36,12 +43,14 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     gate_up: Form
     down: Form
     head: Form
-    embedding: Literal["float32", "int8-block32"]
+    embedding: Literal["float32", "int8-block32", "int8-block64"]
+    cache: CacheForm = "float16"
     smooth: bool = False
 
 
 def _uniform(form: Form) -> Recipe:
-    return Recipe(form, form, form, form, form, form, "float32" if form == "float32" else "int8-block32")
+    embedding = form if form in {"float32", "int8-block64"} else "int8-block32"
+    return Recipe(form, form, form, form, form, form, embedding, "float32" if form == "float32" else "float16")
 
 
 RECIPES: Final = {
@@ -50,7 +59,6 @@ RECIPES: Final = {
         _uniform("float32"),
         _uniform("int8-block32"),
         _uniform("int8-block64"),
-        _uniform("int8-block128"),
         _uniform("int4-block32"),
         _uniform("w8a8"),
         # down sees the widest activations, the head decides between near equals: both keep blocks

@@ -1,5 +1,6 @@
 """One ONNX Runtime session over an exported graph, with its caches: runs a pass over arranged rows."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,12 +9,13 @@ import numpy.typing as npt
 import onnxruntime
 
 from multispin_models.errors import EngineFault, ModelError
-from multispin_models.onnx.arrangement import Arrangement
-from multispin_models.onnx.exported import GRAPH_FILE, ExportManifest
+from multispin_models.onnx.arrangement import Heads, Part, arrange, slot_width
+from multispin_models.onnx.exported import ExportManifest, graph_file
+from multispin_models.onnx.recipes import AttentionForm
 
-__all__ = ["GraphSession", "MAX_WIDTH"]
+__all__ = ["GraphSession", "MAX_ROWS"]
 
-MAX_WIDTH: Final = 128  # rows of one slot in one pass; the caches have this much room behind the longest sequence
+MAX_ROWS: Final = 64  # of one slot in one pass; the caches have room for them behind the longest sequence
 _SEVERITY_ERROR: Final = 3
 
 Array = npt.NDArray[Any]
@@ -23,23 +25,31 @@ class GraphSession:
     """A session bound to its caches.
 
     Attributes:
-        cache: float32 [2 * layers, slots, kv heads, n_ctx + MAX_WIDTH, head]; keys and values of a layer in turn.
+        cache: float32 or float16 [2 * layers, slots, kv heads, room behind n_ctx, head]; keys and values of a layer in turn.
     """
 
     def __init__(
-        self, directory: Path, manifest: ExportManifest, n_ctx: int, slots: int, max_rows: int, num_threads: int
+        self,
+        directory: Path,
+        manifest: ExportManifest,
+        attention: AttentionForm,
+        *,
+        n_ctx: int,
+        slots: int,
+        max_rows: int,
+        num_threads: int,
     ) -> None:
         a = manifest.architecture
-        self._session = _open_session(directory, num_threads)
+        self._session = _open_session(directory / graph_file(attention), num_threads)
         self._binding = self._session.io_binding()
-        capacity = n_ctx + MAX_WIDTH
-        self.cache = np.zeros((2 * a.num_layers, slots, a.num_kv_heads, capacity, a.head_size), np.float32)
+        self._heads = Heads(a.num_heads, a.num_kv_heads, attention == "folded")
+        capacity = n_ctx + slot_width(min(max_rows, MAX_ROWS), self._heads)
+        self.cache = np.zeros((2 * a.num_layers, slots, a.num_kv_heads, capacity, a.head_size), manifest.recipe.cache)
         self._logits = np.empty((max_rows, a.n_vocab), np.float32)
         angles = np.outer(np.arange(capacity, dtype=np.float64), manifest.inverse_frequencies)
         self._fixed = {
             "cosines": np.cos(angles).astype(np.float32),
             "sines": np.sin(angles).astype(np.float32),
-            "capacity": np.array(capacity, np.int32),
         }
         for name, values in self._fixed.items():
             self._bind_input(name, values)
@@ -50,16 +60,19 @@ class GraphSession:
         """Caches and logits; not the weights."""
         return self.cache.nbytes + self._logits.nbytes + sum(values.nbytes for values in self._fixed.values())
 
-    def run(self, arrangement: Arrangement) -> npt.NDArray[np.float32]:
+    def run(self, parts: Sequence[Part]) -> npt.NDArray[np.float32]:
         """Compute a pass, extend the caches in place, and return the logits [asked, n_vocab], a view.
 
         Raises:
             EngineFault: the runtime failed; what the caches of these slots hold is not known.
         """
-        for name, values in zip(Arrangement._fields, arrangement, strict=True):
+        arrays = arrange(parts, self._heads)  # must live until the run is over: they are bound, not copied
+        if "mask" in arrays:
+            arrays["mask"] = arrays["mask"].astype(self.cache.dtype)
+        for name, values in arrays.items():
             self._bind_input(name, values)
-        self._bind_caches(len(arrangement.slot_counts))
-        logits = self._logits[: len(arrangement.logit_rows)]
+        self._bind_caches(len(arrays["slot_counts"]))
+        logits = self._logits[: len(arrays["logit_rows"])]
         self._bind_output("logits", logits)
         try:
             self._session.run_with_iobinding(self._binding)
@@ -84,7 +97,7 @@ class GraphSession:
         self._binding.bind_output(name, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
 
 
-def _open_session(directory: Path, num_threads: int) -> Any:
+def _open_session(graph: Path, num_threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
@@ -93,8 +106,6 @@ def _open_session(directory: Path, num_threads: int) -> Any:
     options.enable_mem_pattern = False  # shapes change with every pass
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(directory / GRAPH_FILE, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as above
-        raise ModelError(
-            f"ONNX Runtime {onnxruntime.__version__} cannot load {directory / GRAPH_FILE}: {error}"
-        ) from error
+        raise ModelError(f"ONNX Runtime {onnxruntime.__version__} cannot load {graph}: {error}") from error
