@@ -22,7 +22,8 @@ from multispin_models.onnx.exported import (
     write_manifest,
 )
 from multispin_models.onnx.graph import build_graphs
-from multispin_models.onnx.recipes import Recipe, find_recipe
+from multispin_models.onnx.recipes import RECIPES, Recipe, find_recipe
+from multispin_models.onnx.smoothing import smooth_network
 from multispin_models.onnx.vocabulary_file import write_vocabulary_file
 from multispin_models.onnx.weights import Network, read_network
 from multispin_models.vocabulary import vocabulary_hash
@@ -55,9 +56,7 @@ def export_onnx(source_gguf: Path, destination_dir: Path, recipe: str, *, name: 
     partial = Path(tempfile.mkdtemp(prefix=f".{destination_dir.name}.", dir=destination_dir.parent))
     try:
         if chosen.smooth:
-            from multispin_models.onnx.smoothing import smooth_network  # noqa: PLC0415 - needs a runtime
-
-            smooth_network(network, partial / "calibration")
+            _smooth(network, chosen, partial, metadata.get("tokenizer.ggml.bos_token_id", int) or 0)
         write_network(network, chosen, partial)
         write_vocabulary_file(source_gguf, partial / VOCABULARY_FILE)
         manifest = _describe(metadata, network, chosen, partial, name)
@@ -75,6 +74,16 @@ def write_network(network: Network, recipe: Recipe, directory: Path, *, observe:
     """Write graphs and weights into a directory."""
     for attention, model in build_graphs(network, recipe, directory / WEIGHTS_FILE, observe=observe).items():
         onnx.save(model, directory / graph_file(attention))
+
+
+def _smooth(network: Network, recipe: Recipe, directory: Path, first_token: int) -> None:
+    """Smooth a network by what its float32 form shows."""
+    from multispin_models.onnx.calibration import observe_largest  # noqa: PLC0415 - only here a runtime is needed
+
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        write_network(network, RECIPES["float32"], Path(scratch), observe=True)
+        largest = observe_largest(Path(scratch), network.architecture, network.inverse_frequencies, first_token)
+    smooth_network(network, largest, recipe)
 
 
 def _describe(

@@ -17,7 +17,6 @@ from multispin_models.onnx.weights import Array
 __all__ = ["ProductWriter"]
 
 _INT8_ACCURACY: Final = 4  # MatMulNBits: rows are quantized to 8 bits in the blocks of the weights
-_SMALLEST_ROW_SCALE: Final = np.float32(1e-20)
 
 
 class ProductWriter:
@@ -71,7 +70,7 @@ class ProductWriter:
             self._shared = self._shared_constants()
         shared = self._shared
         largest = b.one("ReduceMax", b.one("Abs", rows), shared["inputs"], keepdims=0)
-        scale = b.one("Max", b.one("Mul", largest, shared["step"]), shared["smallest"])
+        scale = b.one("Mul", largest, shared["step"])  # 0 for a row of zeros: whatever its integers, 0 * them is right
         zeros = b.one("Expand", shared["middle"], b.one("Shape", scale)) if name == "head" else self._zeros(scale)
         integers = b.one("QuantizeLinear", rows, scale, zeros, axis=0)
         weights = quantize_rows_8(matrix)
@@ -90,7 +89,6 @@ class ProductWriter:
         values = {
             "inputs": np.array([1], np.int64),
             "step": np.array(1 / 127, np.float32),
-            "smallest": np.array(_SMALLEST_ROW_SCALE, np.float32),
             "one": np.array(1, np.float32),
             "middle": np.array(128, np.uint8),
         }

@@ -13,12 +13,18 @@ from multispin_models.onnx.arrangement import Heads, Part, arrange, slot_width
 from multispin_models.onnx.exported import ExportManifest, graph_file
 from multispin_models.onnx.recipes import AttentionForm
 
-__all__ = ["GraphSession", "MAX_ROWS"]
+__all__ = ["GraphSession", "MAX_ROWS", "rotation"]
 
 MAX_ROWS: Final = 64  # of one slot in one pass; the caches have room for them behind the longest sequence
 _SEVERITY_ERROR: Final = 3
 
 Array = npt.NDArray[Any]
+
+
+def rotation(frequencies: npt.NDArray[np.float64], positions: int) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the graph's inputs "cosines" and "sines", [positions, frequencies] float32."""
+    angles = np.outer(np.arange(positions, dtype=np.float64), frequencies)
+    return {"cosines": np.cos(angles).astype(np.float32), "sines": np.sin(angles).astype(np.float32)}
 
 
 class GraphSession:
@@ -46,11 +52,7 @@ class GraphSession:
         capacity = n_ctx + slot_width(min(max_rows, MAX_ROWS), self._heads)
         self.cache = np.zeros((2 * a.num_layers, slots, a.num_kv_heads, capacity, a.head_size), manifest.recipe.cache)
         self._logits = np.empty((max_rows, a.n_vocab), np.float32)
-        angles = np.outer(np.arange(capacity, dtype=np.float64), manifest.inverse_frequencies)
-        self._fixed = {
-            "cosines": np.cos(angles).astype(np.float32),
-            "sines": np.sin(angles).astype(np.float32),
-        }
+        self._fixed = rotation(np.array(manifest.inverse_frequencies), capacity)
         for name, values in self._fixed.items():
             self._bind_input(name, values)
         self._bound_slots = 0
