@@ -1,0 +1,329 @@
+"""`multispin local` on the default models: the same text however it is cut into processes, drafts and rounds."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from multispin_models.prompts import JobDefaults, read_jobs
+from multispin_models.records import EnergyRecord, RequestRecord, RoundRecord, RunHeader, read_jsonl
+from multispin_models.sampling import Sampling
+
+pytestmark = pytest.mark.model
+
+MAX_TOKENS = 16
+PROMPTS = [
+    {"id": "sky", "prompt": "Why is the sky blue?"},
+    {"question_id": 81, "turns": ["Write two lines about the sea.", "Now in French."]},
+    {"id": "yes", "prompt": "Answer with the single word yes.", "max_tokens": 24},
+    {"id": "yes-on", "prompt": "Answer with the single word yes.", "max_tokens": 24, "ignore_end": True},
+    {"id": "warm", "prompt": "Name a colour and a fruit.", "temperature": 0.8, "seed": 7},
+    {"id": "nucleus", "prompt": "Tell me about cats.", "temperature": 1.2, "seed": 8, "top_k": 40, "top_p": 0.9},
+    {"id": "stopped", "prompt": "Count from one to ten in words, separated by commas.", "stop": ["345"]},
+    {"prompt": "Grüße auf Japanisch?", "temperature": 0.8, "seed": 9},
+]
+IDS = ["sky", "81", "yes", "yes-on", "warm", "nucleus", "stopped", "8"]
+SUMMARY_KEYS = {
+    "requests",
+    "completed",
+    "tokens",
+    "text_differences",
+    "acceptance_rate",
+    "mean_acceptance_length",
+    "goodput_tokens_per_s",
+    "ttft_s_median",
+    "tpot_s_median",
+    "payload_up_bytes_per_token",
+    "payload_down_bytes_per_token",
+    "energy_j_per_token",
+    "energy_label",
+    "energy_reason",
+    "exact",
+    "per_request",
+}
+REQUEST_KEYS = {
+    "id",
+    "token_ids",
+    "text",
+    "tokens",
+    "acceptance_rate",
+    "mean_acceptance_length",
+    "goodput_tokens_per_s",
+    "ttft_s",
+    "tpot_s",
+    "payload_up_bytes_per_token",
+    "payload_down_bytes_per_token",
+    "energy_j_per_token",
+    "energy_label",
+    "energy_reason",
+}
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in PROMPTS), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(prompts: Path, target_alone: Any) -> dict[str, list[int]]:
+    """What the target writes alone; the stop string's request is cut by `stopped_at`."""
+    texts = target_alone.of_file(prompts, JobDefaults(max_tokens=MAX_TOKENS))
+    return {**texts, "stopped": stopped_at(texts["stopped"], "345", target_alone)}
+
+
+def stopped_at(token_ids: list[int], stop: str, target_alone: Any) -> list[int]:
+    """Return the shortest beginning of a text that holds the stop string."""
+    return next(token_ids[:n] for n in range(len(token_ids) + 1) if stop in target_alone.text(token_ids[:n]))
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs") / "plain"
+
+
+@pytest.fixture(scope="module")
+def plain(run_multispin: Callable[..., Any], prompts: Path, out: Path) -> Any:
+    """One agent, L = 4, checked by the command itself."""
+    return run_multispin(
+        *("local", "--agents", 1, "--prompts", prompts, "--out", out, "--max-tokens", MAX_TOKENS),
+        *("--check-text", "--json"),
+    )
+
+
+def test_the_command_finds_no_difference_and_ends_with_0(plain: Any) -> None:
+    assert plain.status == 0, plain.stderr
+    assert plain.summary["text_differences"] == 0
+    assert plain.summary["exact"] is True
+
+
+def test_the_json_object_has_every_promised_key(plain: Any) -> None:
+    assert set(plain.summary) == SUMMARY_KEYS
+    assert [request["id"] for request in plain.summary["per_request"]] == IDS
+    for request in plain.summary["per_request"]:
+        assert set(request) >= REQUEST_KEYS
+
+
+def test_the_texts_are_those_that_an_independent_run_of_the_target_writes(
+    plain: Any, expected: dict[str, list[int]]
+) -> None:
+    assert plain.token_ids == expected
+
+
+def test_token_ids_decode_to_the_text(plain: Any, target_alone: Any) -> None:
+    for request in plain.summary["per_request"]:
+        token_ids = list(request["token_ids"])
+        if request["finish"] == "end":
+            assert token_ids.pop() in target_alone.loaded.tokenizer.end_token_ids
+        decoded = target_alone.text(token_ids)
+        assert decoded.partition("345")[0] == request["text"] if request["id"] == "stopped" else request["text"]
+
+
+def test_requests_end_as_their_lines_ask(plain: Any, target_alone: Any) -> None:
+    requests = {request["id"]: request for request in plain.summary["per_request"]}
+    assert {name: request["finish"] for name, request in requests.items()} == {
+        **dict.fromkeys(IDS, "length"),
+        "yes": "end",
+        "stopped": "stop",
+    }
+    ends = target_alone.loaded.tokenizer.end_token_ids
+    assert len(requests["yes"]["token_ids"]) < 24
+    assert len(requests["yes-on"]["token_ids"]) == 24
+    assert requests["yes-on"]["token_ids"][: len(requests["yes"]["token_ids"])] == requests["yes"]["token_ids"]
+    assert ends & set(requests["yes-on"]["token_ids"][:-1])
+    assert "345" not in requests["stopped"]["text"]
+    assert len(requests["sky"]["token_ids"]) == MAX_TOKENS
+
+
+def test_the_figures_follow_from_the_records(plain: Any, out: Path) -> None:
+    summary = plain.summary
+    records = read_jsonl(out / "requests.jsonl", RequestRecord).records
+    rounds = [record for record in read_jsonl(out / "rounds.jsonl", RoundRecord).records if not record.is_open]
+    accepted = sum(record.num_accepted for record in rounds)
+    assert summary["requests"] == summary["completed"] == len(PROMPTS)
+    assert summary["tokens"] == sum(record.num_generated for record in records)
+    assert summary["acceptance_rate"] == accepted / sum(record.num_draft_tokens for record in rounds)
+    assert summary["mean_acceptance_length"] == 1 + accepted / len(rounds)
+    up_bytes = sum(record.payload_up_bytes for record in records)
+    assert summary["payload_up_bytes_per_token"] == up_bytes / summary["tokens"]
+    span_s = (max(record.ended_ns for record in records) - min(record.started_ns for record in records)) / 1e9
+    assert summary["goodput_tokens_per_s"] == pytest.approx(summary["tokens"] / span_s)
+
+
+def test_the_records_are_whole(plain: Any, out: Path) -> None:
+    [header] = read_jsonl(out / "run.jsonl", RunHeader).records
+    requests = read_jsonl(out / "requests.jsonl", RequestRecord)
+    rounds = read_jsonl(out / "rounds.jsonl", RoundRecord)
+    assert requests.torn is None
+    assert rounds.torn is None
+    assert [record.id for record in requests.records] == IDS
+    assert {record.run_id for record in (*requests.records, *rounds.records)} == {header.run_id}
+    assert requests.records[0].prompt_sha256 == hashlib.sha256(b"Why is the sky blue?").hexdigest()
+    for record in requests.records:
+        own = [r for r in rounds.records if r.wire_request_id == record.wire_request_id]
+        assert [r.round for r in own] == list(range(len(own)))
+        assert [r.is_open for r in own] == [True] + [False] * (len(own) - 1)
+        assert sum(r.num_accepted + 1 for r in own) == record.num_generated
+        assert sum(r.payload_up_bytes for r in own) <= record.payload_up_bytes
+
+
+def test_the_header_says_what_was_run(plain: Any, out: Path) -> None:
+    [header] = read_jsonl(out / "run.jsonl", RunHeader).records
+    assert header.exact is True
+    assert header.target.exact is True
+    assert header.target.vocabulary_hash == header.draft.vocabulary_hash
+    assert header.target.fingerprint != header.draft.fingerprint
+    assert (header.num_draft_tokens, header.policy, header.verification) == (4, "fixed", "coupled")
+    assert header.configuration["num_agents"] == 1
+    assert header.command_line[:2] == ("multispin", "local")
+    [end] = header.energy_meters
+    assert end.end == "machine"
+
+
+def test_a_round_of_four_drafted_tokens_fits_its_budget_of_bytes(plain: Any, out: Path) -> None:
+    rounds = [r for r in read_jsonl(out / "rounds.jsonl", RoundRecord).records if r.num_draft_tokens == 4]
+    assert len(rounds) >= 10
+    assert max(r.payload_up_bytes for r in rounds) <= 64
+    assert max(r.payload_up_bytes + r.payload_down_bytes for r in rounds) <= 128
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--agents", 3),
+        ("--num-draft-tokens", 1),
+        ("--num-draft-tokens", 8, "--agents", 2),
+        ("--num-draft-tokens", 0),
+        ("--no-draft-ahead",),
+        ("--concurrent-per-agent", 2),
+    ],
+    ids=lambda flags: " ".join(map(str, flags)),
+)
+def test_the_text_does_not_depend_on_how_it_is_drafted(
+    run_multispin: Callable[..., Any],
+    prompts: Path,
+    expected: dict[str, list[int]],
+    tmp_path: Path,
+    flags: tuple[object, ...],
+) -> None:
+    ran = run_multispin(
+        "local", "--prompts", prompts, "--out", tmp_path / "run", "--max-tokens", MAX_TOKENS, "--json", *flags
+    )
+    assert ran.status == 0, ran.stderr
+    assert ran.token_ids == expected
+    assert ran.summary["text_differences"] is None  # not asked for
+    rounds = read_jsonl(tmp_path / "run" / "rounds.jsonl", RoundRecord).records
+    num_draft_tokens = dict(zip(flags[::2], flags[1::2], strict=False)).get("--num-draft-tokens", 4)
+    assert max(record.num_draft_tokens for record in rounds) == num_draft_tokens
+    if flags == ("--agents", 3):
+        assert len({record.agent_id for record in rounds}) == 3
+    if flags == ("--no-draft-ahead",):
+        assert {record.ahead_hit for record in rounds} == {None}
+
+
+def test_a_poor_draft_of_the_users_own_manifest_is_accepted_less_and_changes_no_token(
+    run_multispin: Callable[..., Any],
+    prompts: Path,
+    expected: dict[str, list[int]],
+    plain: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    default_pair_files: tuple[Path, Path],
+) -> None:
+    target, shipped = default_pair_files
+    (tmp_path / "mine.toml").write_text(
+        'name = "mine"\ndescription = "a draft that errs"\n'
+        f'[target]\nfile = "{target}"\nrecipe = "as-shipped"\n[draft]\nfile = "{shipped}"\nrecipe = "Q4_0"\n'
+    )
+    monkeypatch.setenv("MULTISPIN_CACHE", str(tmp_path / "cache"))
+    ran = run_multispin(
+        *("local", "--pair", "mine.toml", "--prompts", prompts, "--out", "run", "--max-tokens", MAX_TOKENS, "--json"),
+        cwd=tmp_path,
+    )
+    assert ran.status == 0, ran.stderr
+    assert ran.token_ids == expected
+    assert ran.summary["acceptance_rate"] < plain.summary["acceptance_rate"]
+
+
+def _warm(run_multispin: Callable[..., Any], prompts: Path, out: Path, *flags: object) -> Any:
+    """Run the first two prompts, without draws of their own, under the flags."""
+    return run_multispin(
+        "local", "--prompts", prompts, "--limit", 2, "--max-tokens", 12, "--out", out, "--json", *flags
+    )
+
+
+def test_the_flags_say_how_all_are_drawn_and_another_seed_is_another_text(
+    run_multispin: Callable[..., Any], prompts: Path, tmp_path: Path, target_alone: Any
+) -> None:
+    ran = _warm(run_multispin, prompts, tmp_path / "run", "--temperature", 0.8, "--top-k", 50, "--seed", 1)
+    assert ran.status == 0, ran.stderr
+
+    def alone(seed: int) -> dict[str, list[int]]:
+        defaults = JobDefaults(12, Sampling(temperature=0.8, top_k=50, seed=seed))
+        return {job.job_id: target_alone.token_ids(job) for job in read_jobs(str(prompts), defaults, 2)}
+
+    assert ran.token_ids == alone(seed=1)
+    assert all(ran.token_ids[name] != other for name, other in alone(seed=2).items())
+
+
+def test_the_seed_changes_nothing_at_temperature_0_and_a_replayed_meter_gives_joules_with_a_label(
+    run_multispin: Callable[..., Any], prompts: Path, tmp_path: Path, expected: dict[str, list[int]]
+) -> None:
+    recording = tmp_path / "power.csv"
+    recording.write_text("# covers: module\nt_s,power_w\n0,4.0\n600,4.0\n")
+    ran = _warm(run_multispin, prompts, tmp_path / "run", "--seed", 5, "--meter", f"replay:{recording}")
+    assert ran.status == 0, ran.stderr
+    assert ran.token_ids == {name: expected[name][:12] for name in ("sky", "81")}
+    [record] = read_jsonl(tmp_path / "run" / "energy.jsonl", EnergyRecord).records
+    window_s = (record.ended_ns - record.started_ns) / 1e9
+    assert record.energy_j == pytest.approx(4.0 * window_s, rel=1e-6)  # 4 W all along
+    assert ran.summary["energy_j_per_token"] == pytest.approx(4.0 * window_s / ran.summary["tokens"], rel=1e-6)
+    assert ran.summary["energy_label"] == "measured"
+    assert "not the energy of this run" in ran.summary["energy_reason"]
+    for request in ran.summary["per_request"]:  # one meter for all: no request has joules of its own
+        assert request["energy_j_per_token"] is None
+        assert request["energy_reason"]
+
+
+def test_without_a_meter_energy_is_null_with_its_reason(
+    run_multispin: Callable[..., Any], prompts: Path, tmp_path: Path
+) -> None:
+    ran = _warm(run_multispin, prompts, tmp_path / "run", "--meter", "none")
+    assert ran.status == 0, ran.stderr
+    assert ran.summary["energy_j_per_token"] is None
+    assert ran.summary["energy_label"] is None
+    assert "switched off" in ran.summary["energy_reason"]
+
+
+def test_the_table_has_a_line_for_every_request_and_a_total(
+    run_multispin: Callable[..., Any], prompts: Path, tmp_path: Path
+) -> None:
+    ran = run_multispin(
+        "local", "--prompts", prompts, "--limit", 2, "--max-tokens", 4, "--out", tmp_path / "run", "--check-text"
+    )
+    assert ran.status == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith(("sky", "81", "total "))] == ["sky", "81", "total"]
+    assert "text: 0 tokens differ" in ran.stdout
+    assert "requests: 2/2" in ran.stderr
+
+
+def test_a_prompt_beyond_the_context_fails_alone_with_its_reason(
+    run_multispin: Callable[..., Any], tmp_path: Path
+) -> None:
+    lines = [{"id": "long", "prompt": "word " * 300}, {"id": "short", "prompt": "Why is the sky blue?"}]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ran = run_multispin(
+        *("local", "--prompts", tmp_path / "prompts.jsonl", "--out", tmp_path / "run", "--max-tokens", 4),
+        *("--max-context-tokens", 256, "--json"),
+    )
+    assert ran.status == 1
+    assert (ran.summary["requests"], ran.summary["completed"]) == (2, 1)
+    long, short = ran.summary["per_request"]
+    assert "prompt_too_long" in long["error"]
+    assert (long["finish"], long["token_ids"]) == ("error", [])
+    assert (short["finish"], len(short["token_ids"])) == ("length", 4)
