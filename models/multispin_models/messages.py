@@ -52,7 +52,7 @@ TokenId = Annotated[int, Meta(ge=0, lt=1 << 24)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 31)]
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Text = Annotated[str, Meta(max_length=2048)]
-Instant = Annotated[int, Meta(ge=0)]
+Large = Annotated[int, Meta(ge=0)]  # 64 bits: nanoseconds of a clock, sums of microseconds and microjoules
 
 
 class Hello(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=1):
@@ -138,7 +138,7 @@ class Welcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
         max_context_tokens: prompt and generated tokens of one request.
         max_prompt_tokens: of one request.
         max_draft_tokens: of one round.
-        ping_interval_s: how often to send Ping.
+        ping_interval_s: how often to send Ping, at most an hour.
     """
 
     protocol_version: int
@@ -150,7 +150,7 @@ class Welcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
     max_context_tokens: Count
     max_prompt_tokens: Count
     max_draft_tokens: Count
-    ping_interval_s: Annotated[float, Meta(gt=0.0)]
+    ping_interval_s: Annotated[float, Meta(gt=0.0, le=3600.0)]
 
 
 class Refused(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=18):
@@ -189,11 +189,11 @@ class Verdict(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
     num_accepted: Count
     next_token_id: TokenId
     finish: Annotated[int, Meta(ge=0, le=2)]
-    received_ns: Instant
-    residence_us: Count
+    received_ns: Large
+    residence_us: Large
     verify_us: Count
     batch_rows: Count
-    energy_uj: Count | None = None
+    energy_uj: Large | None = None
 
 
 class Pong(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=20):

@@ -125,7 +125,7 @@ def truncate(logits: npt.NDArray[np.float32], sampling: Sampling) -> npt.NDArray
     if sampling.top_p >= 1.0:
         return ids
     kept = logits[ids]
-    weights = np.exp((kept.astype(np.float64) - float(kept.max())) / sampling.temperature)
+    weights = np.exp(_log_weights(kept, float(kept.max()), sampling.temperature))
     wanted = sampling.top_p * float(weights.sum())
     # Sort only as much as the nucleus can need: all weights above a cut are a prefix of the sorted order.
     for cut in (*_NUCLEUS_CUTS, 0.0):
@@ -162,9 +162,15 @@ def choose(logits: npt.NDArray[np.float32], position: int, sampling: Sampling) -
         high = _counter_bits(stream, drawn)
     else:
         able, drawn, high, stream = _able_to_win(logits, best, position, sampling)
-    values = logits[able].astype(np.float64) / sampling.temperature
-    scores = values + _noise(stream, drawn, high)
+    scores = _log_weights(logits[able], top, sampling.temperature) + _noise(stream, drawn, high)
     return int(able[scores == scores.max()].min())
+
+
+def _log_weights(logits: npt.NDArray[np.float32], top: float, temperature: float) -> npt.NDArray[np.float64]:
+    """Return log p up to a constant: 0 for the largest logit, minus infinity where a tiny temperature overflows."""
+    with np.errstate(over="ignore"):
+        weights: npt.NDArray[np.float64] = (logits.astype(np.float64) - top) / temperature
+    return weights
 
 
 def _able_to_win(
