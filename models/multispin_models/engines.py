@@ -1,24 +1,56 @@
-"""Loads one end of a pair in the engine that is asked for. Each engine's library is imported only when it is used."""
+"""Loads one end of a pair in the engine that is asked for. Each engine's library is imported only when it is used.
+
+An engine is named "llamacpp" or "onnx", and may carry the recipe to serve in: "onnx:w8a8-smooth", "llamacpp:Q8_0".
+Without one the pair's manifest says which.
+"""
 
 import logging
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
 
-from multispin_models.cache import Progress
+import msgspec
+
+from multispin_models.cache import Progress, derived_path, locked
 from multispin_models.errors import ConfigError
 from multispin_models.language_model import LanguageModel, Tokenizer
-from multispin_models.manifest import load_pair, resolve_model
+from multispin_models.manifest import RECIPES, ModelFile, load_pair, resolve_model, resolve_source
 
-__all__ = ["ENGINES", "Loaded", "load_side", "log_progress"]
+__all__ = [
+    "DEFAULT_ONNX_RECIPE",
+    "ENGINES",
+    "EngineName",
+    "Loaded",
+    "Side",
+    "load_side",
+    "log_progress",
+    "prepare_side",
+]
 
 log = logging.getLogger(__name__)
 
-ENGINES = ("llamacpp",)
+ENGINES: Final = ("llamacpp", "onnx")
+DEFAULT_ONNX_RECIPE: Final = "int8-block32"
+
+Side = Literal["target", "draft"]
 
 
-def log_progress(what: str, done_bytes: int, total_bytes: int | None) -> None:
-    """Log the beginning of every step of a fetch, for daemons."""
-    if done_bytes == 0:
-        log.info("%s%s", what, "" if total_bytes is None else f" ({total_bytes / 1e6:.0f} MB)")
+class EngineName(NamedTuple):
+    """An engine and the recipe to serve in; an empty recipe is the manifest's."""
+
+    engine: str
+    recipe: str
+
+    @classmethod
+    def parse(cls, text: str) -> "EngineName":
+        """Return what "ENGINE" or "ENGINE:RECIPE" names.
+
+        Raises:
+            ConfigError: no such engine.
+        """
+        engine, _, recipe = text.partition(":")
+        if engine not in ENGINES:
+            raise ConfigError(f"engine is {text!r}, allowed are {', '.join(ENGINES)}, each with :RECIPE or without")
+        return cls(engine, recipe)
 
 
 class Loaded(NamedTuple):
@@ -28,9 +60,41 @@ class Loaded(NamedTuple):
     tokenizer: Tokenizer
 
 
+class _Sizes(NamedTuple):
+    n_ctx: int
+    max_sequences: int
+    max_rows: int
+    num_threads: int
+
+
+def log_progress(what: str, done_bytes: int, total_bytes: int | None) -> None:
+    """Log the beginning of every step of a fetch, for daemons."""
+    if done_bytes == 0:
+        log.info("%s%s", what, "" if total_bytes is None else f" ({total_bytes / 1e6:.0f} MB)")
+
+
+def prepare_side(pair_name: str, side: Side, engine: str, progress: Progress) -> Path:
+    """Bring one end of a pair to this machine, in the form that an engine serves; return its file or folder.
+
+    Raises:
+        ConfigError: the engine is not known, or what it needs is not installed.
+        ModelError: the pair or one of its files is not usable.
+    """
+    pair = load_pair(pair_name)
+    name = EngineName.parse(engine)
+    model_file = pair.target if side == "target" else pair.draft
+    if name.engine == "onnx":
+        return _exported(model_file, name.recipe or model_file.onnx_recipe or DEFAULT_ONNX_RECIPE, progress)
+    if name.recipe:
+        if name.recipe not in RECIPES:
+            raise ConfigError(f"engine is {engine!r}: recipe allowed are {', '.join(RECIPES)}")
+        model_file = msgspec.structs.replace(model_file, recipe=name.recipe)
+    return resolve_model(model_file, progress).path
+
+
 def load_side(
     pair_name: str,
-    side: Literal["target", "draft"],
+    side: Side,
     engine: str,
     *,
     n_ctx: int,
@@ -44,7 +108,7 @@ def load_side(
     Args:
         pair_name: packaged name, or path of a manifest.
         side: which end.
-        engine: one of ENGINES.
+        engine: one of ENGINES, with ":RECIPE" or without.
         n_ctx, max_sequences, max_rows, num_threads: as in ModelInfo.
         progress: told of each step.
 
@@ -52,15 +116,47 @@ def load_side(
         ConfigError: the engine is not known, or not installed.
         ModelError: the pair or one of its files is not usable.
     """
-    pair = load_pair(pair_name)
-    if engine != "llamacpp":
-        raise ConfigError(f"engine is {engine!r}, allowed are {', '.join(ENGINES)}")
+    sizes = _Sizes(n_ctx, max_sequences, max_rows, num_threads)
+    path = prepare_side(pair_name, side, engine, progress)
+    if EngineName.parse(engine).engine == "onnx":
+        return _load_onnx(path, sizes)
+    return _load_llamacpp(path, sizes)
+
+
+def _load_llamacpp(path: Path, sizes: _Sizes) -> Loaded:
     try:
         from multispin_models.llamacpp import load_llamacpp  # noqa: PLC0415 - only who asks for it needs it
     except ImportError as error:
-        raise ConfigError(f"engine llamacpp is not installed ({error}): run scripts/setup") from error
-    resolved = resolve_model(pair.target if side == "target" else pair.draft, progress)
-    model = load_llamacpp(
-        resolved.path, n_ctx=n_ctx, max_sequences=max_sequences, max_rows=max_rows, num_threads=num_threads
-    )
+        raise ConfigError(f"engine llamacpp is not installed ({error}): run scripts/setup, or take onnx") from error
+    model = load_llamacpp(path, **sizes._asdict())
     return Loaded(model, model.tokenizer)
+
+
+def _load_onnx(directory: Path, sizes: _Sizes) -> Loaded:
+    try:
+        from multispin_models.onnx.engine import load_onnx  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(f"engine onnx is not installed ({error}): run scripts/setup, or take llamacpp") from error
+    from multispin_models.gguf_tokenizer import load_gguf_tokenizer  # noqa: PLC0415
+    from multispin_models.onnx.exported import VOCABULARY_FILE  # noqa: PLC0415
+
+    return Loaded(load_onnx(directory, **sizes._asdict()), load_gguf_tokenizer(directory / VOCABULARY_FILE))
+
+
+def _exported(model_file: ModelFile, recipe: str, progress: Progress) -> Path:
+    """Return the folder of an export, made in the cache if it is not there."""
+    from multispin_models.onnx.exported import FORMAT_VERSION  # noqa: PLC0415
+
+    source, sha256 = resolve_source(model_file, progress)
+    directory = derived_path(sha256, f"onnx{FORMAT_VERSION}-{recipe}", source.stem)
+    with locked(directory):
+        if not directory.exists():
+            try:
+                from multispin_models.onnx.export import export_onnx  # noqa: PLC0415
+            except ImportError as error:
+                raise ConfigError(
+                    f"{directory.name} is not exported yet and the exporter is not installed ({error}): run scripts/setup"
+                ) from error
+            progress(f"exporting {source.name} as {recipe}", 0, None)
+            export_onnx(source, directory, recipe)
+    return directory

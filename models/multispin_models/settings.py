@@ -21,20 +21,22 @@ Settings = TypeVar("Settings", bound=msgspec.Struct)
 def add_setting_flags(parser: argparse.ArgumentParser, engines: tuple[str, ...]) -> None:
     """Add the flags that both daemons have."""
     parser.add_argument("--pair", metavar="PAIR", help="packaged pair, or path of a pair manifest (.toml)")
-    parser.add_argument("--engine", choices=engines, help="what computes the model")
+    parser.add_argument("--engine", metavar="ENGINE[:RECIPE]", help=f"what computes the model: {', '.join(engines)}")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of a forward pass")
     parser.add_argument("--meter", metavar="METER", help="energy meter: auto, none, rapl, replay:FILE")
-    parser.add_argument("--exit-with-parent", action="store_true", help="end when the process that started this one dies")
+    parser.add_argument(
+        "--exit-with-parent", type=int, metavar="PID", help="end when that process, which started this one, dies"
+    )
 
 
 def read_settings(kind: type[Settings], args: argparse.Namespace) -> Settings:
-    """Return settings from the file in `args.config`, if any, and from the flags; tie the process to its parent if asked.
+    """Return settings from the file in `args.config` and from the flags; tie the process to its parent if asked.
 
     Raises:
         ConfigError: the file cannot be read, or a setting is not valid; says which file and which key.
     """
-    if args.exit_with_parent:
-        exit_with_parent()
+    if args.exit_with_parent is not None:
+        exit_with_parent(args.exit_with_parent)
     path: str | None = args.config
     values: dict[str, Any] = {}
     where = "settings"

@@ -21,9 +21,8 @@ from multispin.progress import counter_line, terminal_progress
 from multispin.report import print_table
 from multispin_models.clock import wall_time
 from multispin_models.energy import Sampler, open_meter
-from multispin_models.engines import ENGINES, load_side
+from multispin_models.engines import load_side, prepare_side
 from multispin_models.errors import ConfigError
-from multispin_models.manifest import load_pair, resolve
 from multispin_models.prompts import Job, add_job_flags, encode_prompt, job_defaults, read_jobs
 from multispin_models.records import (
     EnergyRecord,
@@ -59,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pair", default=RunSettings().pair, metavar="PAIR", help="packaged pair, or a manifest (.toml)"
     )
-    parser.add_argument("--engine", choices=ENGINES, default=RunSettings().engine, help="default %(default)s")
+    parser.add_argument("--engine", metavar="ENGINE[:RECIPE]", default=RunSettings().engine, help="default %(default)s")
+    parser.add_argument("--draft-engine", metavar="ENGINE[:RECIPE]", help="of the agents (default: as --engine)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of a forward pass, both ends (default 1)")
     parser.add_argument(
         "--max-context-tokens", type=int, default=2048, metavar="N", help="of one request (default 2048)"
@@ -79,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
     jobs = read_jobs(args.prompts, job_defaults(args), args.limit)
     settings = _settings(args)
     out = _new_folder(Path(args.out), overwrite=args.overwrite)
-    pair = load_pair(settings.pair)
-    resolve(pair, terminal_progress())
+    prepare_side(settings.pair, "target", settings.engine, terminal_progress())
+    prepare_side(settings.pair, "draft", settings.draft_engine, terminal_progress())
     run_id = secrets.token_hex(8)
     started_at = wall_time()
     local = LocalRun(settings, Path(args.prompts).absolute(), _job_flags(args), out, run_id)
@@ -188,6 +188,7 @@ def _settings(args: argparse.Namespace) -> RunSettings:
         "concurrent_per_agent": args.concurrent_per_agent,
         "pair": args.pair,
         "engine": args.engine,
+        "draft_engine": args.draft_engine or args.engine,
         "coordinator_threads": args.threads,
         "agent_threads": args.threads,
         "coordinator_cpus": _cpus(args.coordinator_cpus, "--coordinator-cpus"),

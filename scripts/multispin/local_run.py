@@ -9,6 +9,7 @@ A daemon that dies is started again: the agents go on with what has no record ye
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -38,7 +39,8 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         num_draft_tokens: L.
         draft_ahead: draft while a verdict is in flight.
         concurrent_per_agent: requests that one agent serves at once.
-        pair, engine: the models.
+        pair: the models.
+        engine, draft_engine: of coordinator and agents.
         coordinator_threads, agent_threads: of a forward pass.
         coordinator_cpus, agent_cpus: cores that they may run on; null for all.
         max_context_tokens: prompt and text of one request.
@@ -50,6 +52,7 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     concurrent_per_agent: int = 1
     pair: str = "smollm2-135m"
     engine: str = "llamacpp"
+    draft_engine: str = "llamacpp"
     coordinator_threads: int = 1
     agent_threads: int = 1
     coordinator_cpus: tuple[int, ...] | None = None
@@ -181,7 +184,8 @@ class LocalRun:
 
     def _coordinator_command(self) -> list[str]:
         config = str(self._out / "coordinator.toml")
-        return [*_MULTISPIN, "coordinator", "--exit-with-parent", "--config", config, "--bind", self._endpoint]
+        command = [*_MULTISPIN, "coordinator", "--exit-with-parent", str(os.getpid())]
+        return [*command, "--config", config, "--bind", self._endpoint]
 
     def _agent_command(self, index: int) -> list[str]:
         settings = self._settings
@@ -189,7 +193,7 @@ class LocalRun:
             "--agent-id": f"agent-{index}",
             "--coordinator": self._endpoint,
             "--pair": settings.pair,
-            "--engine": settings.engine,
+            "--engine": settings.draft_engine,
             "--threads": settings.agent_threads,
             "--num-draft-tokens": settings.num_draft_tokens,
             "--max-concurrent": settings.concurrent_per_agent,
@@ -198,7 +202,7 @@ class LocalRun:
             "--out": self._agent_dir(index),
             "--share": f"{index}/{settings.num_agents}",
         }
-        command = [*_MULTISPIN, "agent", "--exit-with-parent"]
+        command = [*_MULTISPIN, "agent", "--exit-with-parent", str(os.getpid())]
         for flag, value in flags.items():
             command += [flag, str(value)]
         return command + ([] if settings.draft_ahead else ["--no-draft-ahead"]) + self._job_flags
