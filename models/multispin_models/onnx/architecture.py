@@ -109,9 +109,7 @@ def read_architecture(metadata: GgufMetadata) -> Architecture:
     )
 
 
-def inverse_frequencies(
-    architecture: Architecture, factors: npt.NDArray[np.float32] | None
-) -> npt.NDArray[np.float64]:
+def inverse_frequencies(architecture: Architecture, factors: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float64]:
     """Return the angle by which a position turns each pair of dimensions.
 
     Args:
@@ -147,5 +145,6 @@ class _Keys:
 
     def unsupported(self, what: str) -> UnsupportedModel:
         return UnsupportedModel(
-            f"model {self._metadata.path} has {what}, which the ONNX engine does not compute: serve it with engine llamacpp"
+            f"model {self._metadata.path} has {what}, which the ONNX engine does not compute: "
+            "serve it with engine llamacpp"
         )

@@ -28,7 +28,9 @@ TEXT_TOKENS: Final = 192
 _TOP_K: Final = 50
 
 
-def observe_largest(directory: Path, architecture: Architecture, frequencies: npt.NDArray[np.float64], first_token: int) -> Largest:
+def observe_largest(
+    directory: Path, architecture: Architecture, frequencies: npt.NDArray[np.float64], first_token: int
+) -> Largest:
     """Return the largest absolute inputs of each product, over all texts.
 
     Args:

@@ -61,7 +61,8 @@ class OnnxModel:
             done = (len(token_ids) - 1) // MAX_ROWS * MAX_ROWS
             for first in range(0, done, MAX_ROWS):
                 left = len(token_ids) - first - MAX_ROWS
-                part = Part(sequence, start + first, token_ids[first : first + MAX_ROWS], max(0, num_logits - left))
+                asked = min(MAX_ROWS, max(0, num_logits - left))
+                part = Part(sequence, start + first, token_ids[first : first + MAX_ROWS], asked)
                 leading.setdefault(sequence, []).append(self._run([part])[0].copy())
             parts.append(Part(sequence, start + done, token_ids[done:], min(num_logits, len(token_ids) - done)))
         results = self._run(parts)
@@ -86,7 +87,9 @@ class OnnxModel:
         """
         rows = sum(len(part.token_ids) for part in batch)
         if rows > self._info.max_rows:
-            raise LimitError(f"{rows} rows in one pass, the model was loaded for {self._info.max_rows}: split the batch")
+            raise LimitError(
+                f"{rows} rows in one pass, the model was loaded for {self._info.max_rows}: split the batch"
+            )
         if not batch or len({part.sequence for part in batch}) < len(batch):
             raise ValueError("a batch has at least one part, and each sequence at most once")
         starts = []
@@ -166,7 +169,7 @@ def load_onnx(
         attention: "folded" is the faster one for few rows a sequence; both give the same bits.
 
     Raises:
-        ModelError: the directory is not complete or was changed, the runtime cannot load it, or memory does not suffice.
+        ModelError: the directory is not complete or was changed, the runtime cannot load it, or memory is too small.
     """
     manifest = read_export(directory)
     trained = manifest.architecture.context_length
@@ -184,9 +187,11 @@ def load_onnx(
         )
     except MemoryError as error:
         raise ModelError(
-            f"no memory for {max_sequences} sequences of {n_ctx} tokens and {max_rows} rows of {directory}: ask for less"
+            f"no memory for {max_sequences} sequences of {n_ctx} tokens, {max_rows} rows of {directory}: ask for less"
         ) from error
-    return OnnxModel(session, _describe(directory, manifest, session, n_ctx, max_sequences, max_rows, num_threads, name))
+    return OnnxModel(
+        session, _describe(directory, manifest, session, n_ctx, max_sequences, max_rows, num_threads, name)
+    )
 
 
 def _describe(

@@ -1,10 +1,10 @@
 """An exported model on disk: a directory with its graph, weights, vocabulary, and a manifest that says what they are.
 
-    manifest.json     this structure
-    folded.onnx       the graph, for each form of attention (see `attention`)
-    plain.onnx
-    weights.bin       its weights, mapped by the runtime
-    vocabulary.gguf   the header of the source, without tensors: tokenizer and chat template
+manifest.json     this structure
+folded.onnx       the graph, for each form of attention (see `attention`)
+plain.onnx
+weights.bin       its weights, mapped by the runtime
+vocabulary.gguf   the header of the source, without tensors: tokenizer and chat template
 """
 
 import hashlib
@@ -17,7 +17,15 @@ from multispin_models.errors import ModelError
 from multispin_models.onnx.architecture import Architecture
 from multispin_models.onnx.recipes import ATTENTION_FORMS, AttentionForm, Recipe
 
-__all__ = ["ExportManifest", "VOCABULARY_FILE", "WEIGHTS_FILE", "files_fingerprint", "graph_file", "read_export", "write_manifest"]
+__all__ = [
+    "ExportManifest",
+    "VOCABULARY_FILE",
+    "WEIGHTS_FILE",
+    "files_fingerprint",
+    "graph_file",
+    "read_export",
+    "write_manifest",
+]
 
 WEIGHTS_FILE: Final = "weights.bin"
 VOCABULARY_FILE: Final = "vocabulary.gguf"
@@ -89,7 +97,8 @@ def read_export(directory: Path) -> ExportManifest:
         raise ModelError(f"exported model {directory}: {path.name} is no manifest ({error}); {again}") from error
     if manifest.format_version != FORMAT_VERSION:
         raise ModelError(
-            f"exported model {directory} has format {manifest.format_version}, this version reads {FORMAT_VERSION}; {again}"
+            f"exported model {directory} has format {manifest.format_version}, this version reads {FORMAT_VERSION}; "
+            f"{again}"
         )
     if fingerprint != manifest.fingerprint:
         raise ModelError(

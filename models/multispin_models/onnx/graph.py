@@ -57,7 +57,9 @@ class _NetworkWriter:
         normed = self._norm(stream, network.layers[0].attention_norm, "0.attention_norm")
         for number, layer in enumerate(network.layers):
             attended = self._attention(normed, layer, number)
-            normed, stream = self._add_and_norm(stream, attended, layer.feed_forward_norm, f"{number}.feed_forward_norm")
+            normed, stream = self._add_and_norm(
+                stream, attended, layer.feed_forward_norm, f"{number}.feed_forward_norm"
+            )
             fed = self._feed_forward(normed, layer, number)
             last = number + 1 == a.num_layers
             following = network.output_norm if last else network.layers[number + 1].attention_norm

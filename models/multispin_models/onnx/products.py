@@ -4,9 +4,10 @@ In none of them does a row's result depend on the rows beside it: a scale belong
 row (blocks), and sums run in the same order whatever the number of rows.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 from onnx import TensorProto
 
 from multispin_models.onnx.builder import CONTRIB, GraphBuilder
@@ -27,7 +28,7 @@ class ProductWriter:
         self._shared: dict[str, str] = {}  # constants of all w8a8 products
 
     def add(self, name: str, rows: str, matrix: Array, form: Form, bias: Array | None = None) -> str:
-        """Add `rows` [R, inputs] times `matrix` [outputs, inputs] transposed, plus bias; return the name of [R, outputs]."""
+        """Add `rows` [R, inputs] times `matrix` [outputs, inputs] transposed, plus bias; return the product's name."""
         if form == "float32":
             weights = self._builder.constant(f"{name}.weight", matrix.T)
             product = self._builder.one("MatMul", rows, weights)
@@ -42,7 +43,7 @@ class ProductWriter:
     def blocks(self, name: str, rows: str, weights: Blocks, inputs: int) -> str:
         """Add a product with a matrix in blocks."""
         b = self._builder
-        outputs, blocks, bytes_ = weights.values.shape
+        outputs, _, bytes_ = weights.values.shape
         names = [b.constant(f"{name}.weight", weights.values), b.constant(f"{name}.scale", weights.scales)]
         if weights.zero_points is not None:
             names.append(b.constant(f"{name}.zero", weights.zero_points))
@@ -86,7 +87,7 @@ class ProductWriter:
         return b.one("Mul", product, b.one("Unsqueeze", scale, shared["inputs"]))
 
     def _shared_constants(self) -> dict[str, str]:
-        values = {
+        values: dict[str, npt.NDArray[Any]] = {
             "inputs": np.array([1], np.int64),
             "step": np.array(1 / 127, np.float32),
             "one": np.array(1, np.float32),
@@ -104,7 +105,7 @@ class ProductWriter:
     def embedding_8(self, name: str, token_ids: str, weights: Blocks, table: str | None, inputs: int) -> str:
         """Add the rows of an embedding in 8-bit blocks of 32; `table` names constants to share, of a product."""
         b = self._builder
-        outputs, blocks, size = weights.values.shape
+        _, blocks, size = weights.values.shape
         if table is None:
             values, scales = b.constant(f"{name}.weight", weights.values), b.constant(f"{name}.scale", weights.scales)
         else:
@@ -116,7 +117,9 @@ class ProductWriter:
         rows = b.one("Reshape", scaled, b.constant(f"{name}.shape", np.array([-1, blocks * size], np.int64)))
         if blocks * size == inputs:
             return rows
-        bounds = [b.constant(f"{name}.{k}", np.array([v], np.int64)) for k, v in (("from", 0), ("to", inputs), ("axis", 1))]
+        bounds = [
+            b.constant(f"{name}.{k}", np.array([v], np.int64)) for k, v in (("from", 0), ("to", inputs), ("axis", 1))
+        ]
         return b.one("Slice", rows, *bounds)
 
 

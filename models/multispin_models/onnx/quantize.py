@@ -1,8 +1,8 @@
 """Weights as integers: blocks of a row with a scale each, or whole rows with one scale.
 
-    blocks of 8 bits    w ~ (q - 128) * scale[block]                q in 0..255 (1..255 used)
-    blocks of 4 bits    w ~ (q - zero[block]) * scale[block]        q in 0..15, two to a byte, low half first
-    rows of 8 bits      w ~ q * scale[row]                          q in -127..127
+blocks of 8 bits    w ~ (q - 128) * scale[block]                q in 0..255 (1..255 used)
+blocks of 4 bits    w ~ (q - zero[block]) * scale[block]        q in 0..15, two to a byte, low half first
+rows of 8 bits      w ~ q * scale[row]                          q in -127..127
 """
 
 from typing import NamedTuple

@@ -7,8 +7,9 @@ A recipe names a form for each kind of matrix:
     int4-block32   4-bit weights with a zero point, rows in 8-bit blocks
     w8a8           8-bit weights with one scale an output, rows with one scale each: exact integer products
 
-Blocks of 128 are not offered: ONNX Runtime 1.32 computed 180 of 216 rows differently alone than in a batch (x86-64,
-AVX-512 VNNI, 576 inputs, which 128 does not divide). Blocks read least memory and are best for one or two rows; w8a8 costs least for each further row.
+Blocks read least memory and are best for one or two rows; w8a8 costs least for each further row. Blocks of 128 are not
+offered: with them ONNX Runtime 1.32 computed 180 of 216 rows differently alone than in a batch (x86-64 with AVX-512
+VNNI, 576 inputs, which 128 does not divide).
 """
 
 from typing import Final, Literal

@@ -31,7 +31,7 @@ class GraphSession:
     """A session bound to its caches.
 
     Attributes:
-        cache: float32 or float16 [2 * layers, slots, kv heads, room behind n_ctx, head]; keys and values of a layer in turn.
+        cache: float32 or float16 [2 * layers, slots, kv heads, positions, head]; keys and values of a layer in turn.
     """
 
     def __init__(

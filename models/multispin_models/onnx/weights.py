@@ -104,7 +104,9 @@ def _read_layer(tensors: "_Tensors", a: Architecture, number: int) -> Layer:
     biases = [vector(f"attn_{x}.bias", rows) for x, rows in (("q", queries), ("k", keys), ("v", keys))]
     stacked: Array | None = None
     if any(bias is not None for bias in biases):
-        filled = [np.zeros(n, np.float32) if b is None else b for b, n in zip(biases, (queries, keys, keys), strict=True)]
+        filled = [
+            np.zeros(n, np.float32) if b is None else b for b, n in zip(biases, (queries, keys, keys), strict=True)
+        ]
         stacked = np.concatenate([_halves(filled[0], a), _halves(filled[1], a), filled[2]])
     gate = tensors.get(prefix + "ffn_gate.weight", (a.feed_forward_size, hidden))
     up = tensors.get(prefix + "ffn_up.weight", (a.feed_forward_size, hidden))
@@ -169,6 +171,6 @@ class _Tensors:
         if self._left:
             names = ", ".join(sorted(self._left)[:4])
             raise UnsupportedModel(
-                f"model {self._path} ({self._family}) has {len(self._left)} tensors that the ONNX engine does not compute "
-                f"({names}): serve it with engine llamacpp"
+                f"model {self._path} ({self._family}) has {len(self._left)} tensors that the ONNX engine does not "
+                f"compute ({names}): serve it with engine llamacpp"
             )

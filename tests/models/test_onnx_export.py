@@ -1,0 +1,158 @@
+"""Exported models against llama.cpp, and what is refused."""
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+from tests.onnx_tiny import CONTEXT, write_tiny
+
+from multispin_models.errors import ConfigError, ModelError, UnsupportedModel
+from multispin_models.gguf_metadata import GgufMetadata, read_gguf_metadata
+from multispin_models.language_model import Logits, Rows
+from multispin_models.onnx.architecture import read_architecture
+from multispin_models.onnx.engine import OnnxModel, load_onnx
+from multispin_models.onnx.export import export_onnx
+from multispin_models.onnx.exported import read_export
+from multispin_models.onnx.recipes import RECIPES
+
+TOKENS = [1, *(3 + 37 * i % 256 for i in range(39))]
+
+
+def load(directory: Path, attention: str = "folded") -> OnnxModel:
+    return load_onnx(
+        directory,
+        n_ctx=CONTEXT,
+        max_sequences=4,
+        max_rows=64,
+        num_threads=1,
+        attention=attention,  # type: ignore[arg-type]
+    )
+
+
+def logits_of(model: OnnxModel) -> Logits:
+    return model.forward([Rows(model.open_sequence(), TOKENS, len(TOKENS))])[0].copy()
+
+
+def llamacpp_logits(path: Path) -> Logits:
+    llamacpp = pytest.importorskip("multispin_models.llamacpp")
+    model = llamacpp.load_llamacpp(path, n_ctx=CONTEXT, max_sequences=1, max_rows=64, num_threads=1)
+    logits: Logits = model.forward([Rows(model.open_sequence(), TOKENS, len(TOKENS))])[0].copy()
+    model.close()
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("family", "tied", "key_heads"),
+    [("llama", False, 2), ("llama", True, 4), ("qwen2", False, 2), ("qwen2", True, 1), ("qwen3", False, 2)],
+)
+def test_a_family_has_the_logits_of_llamacpp(tmp_path: Path, family: str, tied: bool, key_heads: int) -> None:
+    source = write_tiny(tmp_path / "tiny.gguf", family, tied=tied, key_heads=key_heads)
+    expected = llamacpp_logits(source)
+    export_onnx(source, tmp_path / "out", "float32")
+    for attention in ("folded", "plain"):
+        logits = logits_of(load(tmp_path / "out", attention))
+        # llama.cpp keeps keys and values as float16: 3 decimal digits
+        np.testing.assert_allclose(logits, expected, atol=0.004 * float(np.abs(expected).max()))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("recipe", sorted(set(RECIPES) - {"float32", "int4-block32"}))
+def test_a_quantized_recipe_stays_near_float32(tmp_path: Path, family: str, recipe: str) -> None:
+    source = write_tiny(tmp_path / "tiny.gguf", family)
+    results = []
+    for name in ("float32", recipe):
+        export_onnx(source, tmp_path / name, name)
+        results.append(logits_of(load(tmp_path / name)))
+    correlation = np.corrcoef(results[0].ravel(), results[1].ravel())[0, 1]
+    assert correlation > 0.99  # a wrong scale, order or zero point anywhere gives far less
+
+
+@pytest.mark.parametrize("recipe", ["int8-block32", "w8a8", "w8a8-smooth-all"])
+def test_a_token_whose_embedding_is_zero_harms_nobody(tmp_path: Path, recipe: str) -> None:
+    source = write_tiny(tmp_path / "tiny.gguf", "llama", zero_token=5)
+    export_onnx(source, tmp_path / "out", recipe)
+    model = load(tmp_path / "out")
+    one, other = model.open_sequence(), model.open_sequence()
+    [alone] = [part.copy() for part in model.forward([Rows(one, [9, 10], 2)])]
+    model.rewind(one, 0)
+    with_zero = model.forward([Rows(one, [9, 10], 2), Rows(other, [5, 7], 2)])
+    assert np.array_equal(with_zero[0], alone)
+    assert np.isfinite(with_zero[1]).all()
+
+
+def test_an_export_says_what_it_is_and_is_the_same_every_time(tmp_path: Path) -> None:
+    source = write_tiny(tmp_path / "tiny.gguf", "qwen2")
+    first = export_onnx(source, tmp_path / "a", "w8a8-smooth")
+    second = export_onnx(source, tmp_path / "b", "w8a8-smooth", name="other")
+    assert first.fingerprint == second.fingerprint
+    assert read_export(tmp_path / "b").name == "other"
+    info = load(tmp_path / "a").info
+    assert (info.engine, info.recipe, info.fingerprint) == ("onnx", "w8a8-smooth", first.fingerprint)
+    assert info.vocabulary_hash == first.vocabulary_hash
+    copied = read_gguf_metadata(tmp_path / "a" / "vocabulary.gguf")
+    assert copied.values == read_gguf_metadata(source).values
+
+
+def test_a_damaged_export_is_not_loaded(tmp_path: Path) -> None:
+    source = write_tiny(tmp_path / "tiny.gguf", "llama")
+    export_onnx(source, tmp_path / "out", "float32")
+    weights = tmp_path / "out" / "weights.bin"
+    content = bytearray(weights.read_bytes())
+    content[5000] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ModelError, match="a file is damaged"):
+        load(tmp_path / "out")
+
+
+def test_a_destination_that_exists_is_left_alone_and_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
+    source = write_tiny(tmp_path / "tiny.gguf", "llama")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ConfigError, match="is there already"):
+        export_onnx(source, tmp_path / "out", "float32")
+    with pytest.raises(ConfigError, match="allowed are"):
+        export_onnx(source, tmp_path / "new", "int3")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "tiny.gguf"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("expert_count", 8, "a mixture of experts"),
+        ("attention.sliding_window", 64, "a sliding window"),
+        ("final_logit_softcapping", 30.0, "soft-capped logits"),
+        ("rope.scaling.type", "yarn", "positions scaled by 'yarn'"),
+        ("rope.dimension_count", 16, "rotated in part"),
+        ("attention.head_count_kv", (2, 1), "head_count_kv"),
+    ],
+)
+def test_what_the_graph_does_not_compute_is_refused(tmp_path: Path, key: str, value: object, reason: str) -> None:
+    metadata = read_gguf_metadata(write_tiny(tmp_path / "tiny.gguf", "llama"))
+    changed = GgufMetadata(metadata.path, {**metadata.values, f"llama.{key}": value})
+    with pytest.raises(UnsupportedModel, match=reason):
+        read_architecture(changed)
+
+
+def test_another_family_is_refused_by_name(tmp_path: Path) -> None:
+    metadata = read_gguf_metadata(write_tiny(tmp_path / "tiny.gguf", "llama"))
+    changed = GgufMetadata(metadata.path, {**metadata.values, "general.architecture": "gemma2"})
+    with pytest.raises(UnsupportedModel, match="family 'gemma2'; the ONNX engine computes llama, qwen2, qwen3"):
+        read_architecture(changed)
+
+
+def test_a_tensor_that_has_no_place_in_the_graph_is_refused(tmp_path: Path) -> None:
+    source = write_tiny(tmp_path / "tiny.gguf", "llama")
+    reader = gguf.GGUFReader(source)
+    offset = next(tensor.name for tensor in reader.tensors if tensor.name.endswith("ffn_norm.weight"))
+    content = source.read_bytes().replace(offset.encode(), offset.replace("ffn_norm", "ffn_morn").encode())
+    source.write_bytes(content)
+    with pytest.raises(ModelError, match=r"no tensor blk\.0.ffn_norm\.weight"):
+        export_onnx(source, tmp_path / "out", "float32")
+    extra = write_tiny(tmp_path / "extra.gguf", "qwen2")
+    extra.write_bytes(extra.read_bytes().replace(b"blk.0.attn_q.bias", b"blk.0.attn_w.bias"))
+    with pytest.raises(UnsupportedModel, match=r"blk\.0\.attn_w\.bias"):
+        export_onnx(extra, tmp_path / "out", "float32")
