@@ -97,6 +97,8 @@ class Supervised:
         if self.num_restarts > self._max_restarts:
             raise DaemonFailed(f"{self.name} died {self.num_restarts} times:\n{self.log_tail()}")
         log.warning("%s ended with status %s, starting it again", self.name, self.has_ended())
+        if self._process is not None and self._process.stdout is not None:
+            self._process.stdout.close()
         time.sleep(min(0.1 * self.num_restarts, 2.0))
         self.start()
 

@@ -89,6 +89,7 @@ class Process:
 
     def __init__(self, arguments: list[str], folder: Path, stdin: str = "") -> None:
         self._stdout, self._stderr = folder / "stdout", folder / "stderr"
+        self._seen: set[psutil.Process] = set()
         (folder / "stdin").write_text(stdin)
         with (folder / "stdin").open() as read, self._stdout.open("w") as out, self._stderr.open("w") as err:
             self.popen = subprocess.Popen([*MULTISPIN, *arguments], stdin=read, stdout=out, stderr=err)
@@ -123,7 +124,18 @@ class Process:
                 found["coordinator"] = child
             elif "--agent-id" in command:
                 found[command[command.index("--agent-id") + 1]] = child
+        self._seen |= set(found.values())
         return found
+
+    def kill(self) -> None:
+        """End it and every daemon of it that was seen or is there, whatever still runs."""
+        if self.popen.poll() is None:
+            self._seen |= set(psutil.Process(self.popen.pid).children(recursive=True))
+            self.popen.kill()
+            self.popen.wait()
+        for child in self._seen:
+            if child.is_running():  # the very process: psutil compares its start
+                child.kill()
 
 
 StartMultispin = Callable[..., Process]
@@ -141,13 +153,7 @@ def start_multispin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartM
 
     yield start
     for process in started:
-        if process.popen.poll() is None:
-            left = psutil.Process(process.popen.pid).children(recursive=True)
-            process.popen.kill()
-            for child in left:
-                if child.is_running():
-                    child.kill()
-            process.popen.wait()
+        process.kill()
 
 
 def is_alive(process: psutil.Process) -> bool:
