@@ -155,7 +155,7 @@ def _exported(model_file: ModelFile, recipe: str, progress: Progress) -> Path:
                 from multispin_models.onnx.export import export_onnx  # noqa: PLC0415
             except ImportError as error:
                 raise ConfigError(
-                    f"{directory.name} is not exported yet and the exporter is not installed ({error}): run scripts/setup"
+                    f"{directory.name} is not exported yet, and the exporter is not installed ({error}): scripts/setup"
                 ) from error
             progress(f"exporting {source.name} as {recipe}", 0, None)
             export_onnx(source, directory, recipe)
