@@ -41,7 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--coordinator", metavar="ENDPOINT", help="where the coordinator listens, tcp://HOST:PORT")
     parser.add_argument("--num-draft-tokens", type=int, metavar="L", help="tokens drafted a round")
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="requests served at once")
-    parser.add_argument("--no-draft-ahead", dest="draft_ahead", action="store_false", default=None)
+    parser.add_argument(
+        "--no-draft-ahead",
+        dest="draft_ahead",
+        action="store_false",
+        default=None,
+        help="rest while a verdict is in flight",
+    )
     add_setting_flags(parser, ENGINES)
     parser.add_argument("--prompts", metavar="FILE", default="-", help="JSON lines; - is standard input (default)")
     parser.add_argument(

@@ -65,6 +65,7 @@ class ServeFile:
         log.info("%d requests, %d of them done before", len(jobs), len(jobs) - len(waiting))
         waiting.reverse()
         try:
+            await self._client.ready()  # a refusal ends the agent here, with one message for all requests
             async with asyncio.TaskGroup() as group:
                 workers = [group.create_task(self._work_off(waiting)) for _ in range(self._config.max_concurrent)]
         finally:

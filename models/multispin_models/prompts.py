@@ -113,7 +113,15 @@ def _sampling(line: _Line, default: Sampling, where: str) -> Sampling:
     try:
         return msgspec.convert(list({**msgspec.structs.asdict(default), **given}.values()), Sampling)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{where}: {_named(error, '$')}") from error
+
+
+def _named(error: msgspec.ValidationError, path: str) -> str:
+    """Return what an error says with the name of a draw's parameter, which the wire tells by its place."""
+    text = str(error)
+    for place, name in enumerate(Sampling.__struct_fields__):
+        text = text.replace(f"{path}[{place}]", f"$.{name}")
+    return text
 
 
 def encode_prompt(tokenizer: Tokenizer, prompt: str) -> list[int]:
@@ -144,4 +152,4 @@ def job_defaults(args: argparse.Namespace) -> JobDefaults:
     try:
         return msgspec.convert(values, JobDefaults)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"flags {values}: {error}") from error
+        raise ConfigError(f"flags {values}: {_named(error, '$.sampling')}") from error

@@ -76,8 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `multispin local`; return 0, or 1 if a request failed or a text differs."""
+    if args.prompts == "-":
+        raise ConfigError("--prompts is -, standard input: give a file, which every agent reads")
     jobs = read_jobs(args.prompts, job_defaults(args), args.limit)
     settings = _settings(args)
+    _check_meter(args.meter)
     out = _new_folder(Path(args.out), overwrite=args.overwrite)
     prepare_side(settings.pair, "target", settings.engine, terminal_progress())
     prepare_side(settings.pair, "draft", settings.draft_engine, terminal_progress())
@@ -91,12 +94,31 @@ def run(args: argparse.Namespace) -> int:
     requests = read_jsonl(out / "requests.jsonl", RequestRecord).records
     rounds = read_jsonl(out / "rounds.jsonl", RoundRecord).records
     differences = _check_text(settings, jobs, requests) if args.check_text else None
-    summary = summarize(header, requests, rounds, differences, energy)
+    summary = msgspec.structs.replace(summarize(header, requests, rounds, differences, energy), requests=len(jobs))
+    _tell_unserved(jobs, requests, out)
     if args.json:
         print(msgspec.json.encode(summary).decode())
     else:
         print_table(summary, sys.stdout, rounds)
     return int(summary.completed < len(jobs) or bool(differences))
+
+
+def _check_meter(meter: str) -> None:
+    """Refuse a meter that is not there before models are fetched."""
+    opened = open_meter(meter).meter
+    if opened is not None:
+        opened.close()
+
+
+def _tell_unserved(jobs: Sequence[Job], requests: Sequence[RequestRecord], out: Path) -> None:
+    """Say which requests no agent has a record of: they are not in the table."""
+    served = {record.id for record in requests}
+    if missing := [job.job_id for job in jobs if job.job_id not in served]:
+        named = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        print(
+            f"{len(missing)} of {len(jobs)} requests were not served ({named}): see {out}/agent-*/agent.log",
+            file=sys.stderr,
+        )
 
 
 def _execute(
@@ -223,11 +245,16 @@ def _job_flags(args: argparse.Namespace) -> list[str]:
 
 
 def _new_folder(out: Path, *, overwrite: bool) -> Path:
-    if out.exists() and any(out.iterdir()):
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        holds_something = any(out.iterdir())
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be a folder for records: {error.strerror}") from error
+    if holds_something:
         if not (out / "coordinator.toml").exists():
             raise ConfigError(f"--out {out} is not empty and holds no run: choose another folder")
         if not overwrite:
             raise ConfigError(f"--out {out} holds an earlier run: choose another folder, or give --overwrite")
         shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
+        out.mkdir()
     return out

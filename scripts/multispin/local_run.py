@@ -14,10 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from multispin.supervised import DaemonFailed, Supervised
+from multispin_coordinator.config import Limits
 from multispin_models.clock import monotonic_ns
 from multispin_models.errors import ConfigError
 from multispin_models.language_model import ModelInfo
@@ -29,6 +32,8 @@ __all__ = ["LocalRun", "RunSettings"]
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
+
+Positive = Annotated[int, Meta(ge=1)]
 
 
 class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,18 +51,18 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_context_tokens: prompt and text of one request.
     """
 
-    num_agents: int = 1
-    num_draft_tokens: int = 4
+    num_agents: Positive = 1
+    num_draft_tokens: Annotated[int, Meta(ge=0, le=64)] = 4
     draft_ahead: bool = True
-    concurrent_per_agent: int = 1
+    concurrent_per_agent: Positive = 1
     pair: str = "smollm2-135m"
     engine: str = "llamacpp"
     draft_engine: str = "llamacpp"
-    coordinator_threads: int = 1
-    agent_threads: int = 1
+    coordinator_threads: Positive = 1
+    agent_threads: Positive = 1
     coordinator_cpus: tuple[int, ...] | None = None
     agent_cpus: tuple[int, ...] | None = None
-    max_context_tokens: int = 2048
+    max_context_tokens: Annotated[int, Meta(ge=16)] = 2048
 
 
 class LocalRun:
@@ -179,6 +184,8 @@ class LocalRun:
             f"[limits]\nmax_sessions = {sessions}\nmax_sessions_per_agent = {settings.concurrent_per_agent + 1}\n"
             f"max_context_tokens = {settings.max_context_tokens}\n"
             f"max_prompt_tokens = {settings.max_context_tokens - 1}\n"
+            # At the coordinator's own limit a longer draft would be cut, and the header would not say so.
+            f"max_draft_tokens = {max(Limits().max_draft_tokens, settings.num_draft_tokens)}\n"
         )
         (self._out / "coordinator.toml").write_text(text, encoding="utf-8")
 
