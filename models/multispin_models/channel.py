@@ -11,6 +11,7 @@ send can consume the edge that announced a message.
 import asyncio
 import ipaddress
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 import zmq
 from zmq.auth.asyncio import AsyncioAuthenticator
-from zmq.auth.certs import load_certificate
+from zmq.auth.certs import load_certificate, load_certificates
 
 from multispin_models.errors import ConfigError
 from multispin_models.messages import MAX_FRAME_BYTES
@@ -152,24 +153,23 @@ def open_coordinator_channel(
         ConfigError: the address is taken or no address of this machine, or off loopback without keys.
     """
     socket = _socket(context, zmq.ROUTER)
-    socket.router_mandatory = True
-    socket.router_handover = True
     authenticator = None
-    if security.secret_key_file is not None:
-        if security.authorized_keys_dir is None:
-            raise ConfigError("security.authorized_keys_dir is missing: the folder of the agents' public keys")
-        authenticator = AsyncioAuthenticator(context)
-        authenticator.start()
-        authenticator.configure_curve(domain="*", location=security.authorized_keys_dir)
-        socket.curve_publickey, socket.curve_secretkey = _secret_certificate(security.secret_key_file)
-        socket.curve_server = True
-    elif not is_loopback(endpoint):
-        raise ConfigError(_KEYS_NEEDED.format(endpoint, "secret_key_file and authorized_keys_dir"))
-    try:
-        socket.bind(endpoint)
-    except zmq.ZMQError as error:
-        socket.close(0)
-        raise ConfigError(f"cannot listen on {endpoint}: {error.strerror}; choose another --bind") from error
+    with ExitStack() as undo:
+        undo.callback(socket.close, 0)
+        socket.router_mandatory = True
+        socket.router_handover = True
+        if security.secret_key_file is not None:
+            socket.curve_publickey, socket.curve_secretkey = _secret_certificate(security.secret_key_file)
+            socket.curve_server = True
+            authenticator = _authenticator(context, security.authorized_keys_dir)
+            undo.callback(authenticator.stop)
+        elif not is_loopback(endpoint):
+            raise ConfigError(_KEYS_NEEDED.format(endpoint, "secret_key_file and authorized_keys_dir"))
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            raise ConfigError(f"cannot listen on {endpoint}: {error.strerror}; choose another --bind") from error
+        undo.pop_all()
     return Channel(socket, on_frames, authenticator)
 
 
@@ -187,17 +187,23 @@ def open_agent_channel(
     """
     loopback = is_loopback(endpoint)
     socket = _socket(context, zmq.DEALER)
-    socket.routing_id = agent_id.encode()
-    socket.reconnect_ivl = 100
-    socket.reconnect_ivl_max = 10_000
-    if security.secret_key_file is not None:
-        if security.server_key_file is None:
-            raise ConfigError("security.server_key_file is missing: the coordinator's public key")
-        socket.curve_publickey, socket.curve_secretkey = _secret_certificate(security.secret_key_file)
-        socket.curve_serverkey = _certificate(security.server_key_file)[0]
-    elif not loopback:
-        raise ConfigError(_KEYS_NEEDED.format(endpoint, "secret_key_file and server_key_file"))
-    socket.connect(endpoint)
+    with ExitStack() as undo:
+        undo.callback(socket.close, 0)
+        socket.routing_id = agent_id.encode()
+        socket.reconnect_ivl = 100
+        socket.reconnect_ivl_max = 10_000
+        if security.secret_key_file is not None:
+            if security.server_key_file is None:
+                raise ConfigError("security.server_key_file is missing: the coordinator's public key")
+            socket.curve_publickey, socket.curve_secretkey = _secret_certificate(security.secret_key_file)
+            socket.curve_serverkey = _certificate(security.server_key_file)[0]
+        elif not loopback:
+            raise ConfigError(_KEYS_NEEDED.format(endpoint, "secret_key_file and server_key_file"))
+        try:
+            socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            raise ConfigError(f"cannot connect to {endpoint}: {error.strerror}; check --coordinator") from error
+        undo.pop_all()
     return Channel(socket, on_frames)
 
 
@@ -214,6 +220,20 @@ def _socket(context: zmq.Context[Any], kind: int) -> zmq.Socket[bytes]:
     socket.heartbeat_ttl = HEARTBEAT_TIMEOUT_MS
     socket.handshake_ivl = HEARTBEAT_TIMEOUT_MS
     return socket
+
+
+def _authenticator(context: zmq.Context[Any], keys_dir: str | None) -> AsyncioAuthenticator:
+    """Return the running authenticator that lets in the agents whose public keys are in a folder."""
+    if keys_dir is None:
+        raise ConfigError("security.authorized_keys_dir is missing: the folder of the agents' public keys")
+    try:
+        load_certificates(keys_dir)  # pyzmq would only log that it cannot
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"security.authorized_keys_dir {keys_dir} cannot be read: {error}") from error
+    authenticator = AsyncioAuthenticator(context)
+    authenticator.start()
+    authenticator.configure_curve(domain="*", location=keys_dir)
+    return authenticator
 
 
 def _certificate(path: str) -> tuple[bytes, bytes | None]:
