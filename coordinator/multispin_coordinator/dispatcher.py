@@ -83,7 +83,7 @@ class Dispatcher:
     def on_frame(self, agent: bytes, frames: Sequence[bytes], now_ns: int) -> list[Send]:
         """Take the frames of one message (one, if the peer is sound); return the replies that need no engine."""
         try:
-            return self._on_message(agent, decode_agent_message(b"".join(frames)), now_ns)
+            return self._on_message(agent, decode_agent_message(_only(frames)), now_ns)
         except WireVersionError as error:
             return self._refuse(agent, Reject("protocol_version", f"{error}; install the same version on both ends"))
         except WireError as error:
@@ -319,3 +319,9 @@ class Dispatcher:
         level = logging.INFO if str(self.counters[counter]).strip("0") == "1" else logging.DEBUG
         log.log(level, "%s %d: %r request %x: %s", counter, self.counters[counter], agent, reject.request_id, reject)
         return [Send(agent, Refused(reject.code, reject.message[:2048], reject.request_id, reject.round))]
+
+
+def _only(frames: Sequence[bytes]) -> bytes:
+    if len(frames) != 1:
+        raise WireError(f"message has {len(frames)} frames, allowed is 1")
+    return frames[0]
