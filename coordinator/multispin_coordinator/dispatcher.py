@@ -261,7 +261,7 @@ class Dispatcher:
         )
         session.verdict = verdict
         if finish != GOES_ON:
-            self._drop(session)
+            self._roster.drop(session)  # an Open that came meanwhile is served after it
         return Send(session.agent, verdict)
 
     def _on_fault(self, session: Session) -> list[Send]:
@@ -271,7 +271,7 @@ class Dispatcher:
         self.counters["engine_faults"] += 1
         if session.num_faults <= MAX_FAULTS:
             return []
-        self._drop(session)
+        self._roster.drop(session)
         return self._refuse(
             session.agent,
             Reject("engine_fault", "the target failed on this request", session.request_id, session.round),
