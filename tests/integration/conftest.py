@@ -1,7 +1,6 @@
 """The command line in processes of its own, waiting for what they do, and what the target writes alone."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -173,7 +172,6 @@ class TargetAlone:
     """The target, loaded once, generating one token a pass: what every run's text is compared with."""
 
     def __init__(self) -> None:
-        threads = min(2, os.cpu_count() or 1)
         self.loaded: Loaded = load_side(
             "smollm2-135m",
             "target",
@@ -181,7 +179,7 @@ class TargetAlone:
             n_ctx=512,
             max_sequences=1,
             max_rows=64,
-            num_threads=threads,
+            num_threads=1,  # two wait for each other by spinning, for long on a busy machine
             progress=silent,
         )
         self._known: dict[Job, list[int]] = {}
