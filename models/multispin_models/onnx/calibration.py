@@ -15,7 +15,7 @@ import onnxruntime
 from multispin_models.onnx.architecture import Architecture
 from multispin_models.onnx.arrangement import Heads, Part, arrange
 from multispin_models.onnx.exported import graph_file
-from multispin_models.onnx.graph import OBSERVED
+from multispin_models.onnx.graph import HEAD, OBSERVED
 from multispin_models.onnx.session import rotation
 from multispin_models.onnx.smoothing import Largest
 from multispin_models.onnx.weights import Array
@@ -69,6 +69,7 @@ class _Reader:
         names = [f"cache.{i}.{kind}" for i in range(a.num_layers) for kind in ("key", "value")]
         self._caches = {name: np.zeros(shape, np.float32) for name in names}
         self._observed = [(i, product) for i in range(a.num_layers) for product in OBSERVED]
+        self._observed.append((a.num_layers, HEAD))
 
     def read(self, fresh: Sequence[Sequence[int]], position: int) -> tuple[Array, dict[tuple[int, str], Array]]:
         """Append tokens to each text; return the logits [texts, n_vocab] and what was largest in these rows."""

@@ -13,15 +13,15 @@ from onnx import TensorProto
 
 from multispin_models.onnx.attention import AttentionWriter
 from multispin_models.onnx.builder import CONTRIB, GraphBuilder
-from multispin_models.onnx.products import ProductWriter
-from multispin_models.onnx.quantize import quantize_blocks_8
+from multispin_models.onnx.products import ProductWriter, block_form
 from multispin_models.onnx.recipes import ATTENTION_FORMS, AttentionForm, Recipe
 from multispin_models.onnx.weights import Array, Layer, Network
 
-__all__ = ["OBSERVED", "build_graphs"]
+__all__ = ["HEAD", "OBSERVED", "build_graphs"]
 
 # What calibration asks for: the largest value of each input of these products, [inputs] a layer.
 OBSERVED: Final = ("qkv", "attention_output", "gate_up", "down")
+HEAD: Final = "head"  # the same after all layers, under the number of layers
 
 _INT64, _FLOAT = TensorProto.INT64, TensorProto.FLOAT
 
@@ -64,6 +64,7 @@ class _NetworkWriter:
             last = number + 1 == a.num_layers
             following = network.output_norm if last else network.layers[number + 1].attention_norm
             normed, stream = self._add_and_norm(stream, fed, following, f"{number + 1}.attention_norm")
+        self._observed(normed, a.num_layers, HEAD)
         asked = b.one("Gather", normed, "logit_rows")
         b.node("Identity", [self._head(asked)], [b.output("logits", _FLOAT, ["asked", a.n_vocab])])
         return b.finish(f"{a.family} {self._recipe.name}", ATTENTION_FORMS)
@@ -77,7 +78,7 @@ class _NetworkWriter:
         b, network, recipe = self._builder, self._network, self._recipe
         if recipe.embedding == "float32":
             return b.one("Gather", b.constant("embedding.weight", network.embedding), "token_ids")
-        blocks = quantize_blocks_8(network.embedding, int(recipe.embedding.removeprefix("int8-block")))
+        blocks = block_form(network.embedding, recipe.embedding)
         shared = "head" if network.head_is_tied and recipe.head == recipe.embedding else None
         return self._products.embedding_8("embedding", "token_ids", blocks, shared, network.architecture.hidden_size)
 

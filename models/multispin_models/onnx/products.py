@@ -15,7 +15,7 @@ from multispin_models.onnx.quantize import Blocks, quantize_blocks_4, quantize_b
 from multispin_models.onnx.recipes import Form
 from multispin_models.onnx.weights import Array
 
-__all__ = ["ProductWriter"]
+__all__ = ["ProductWriter", "block_form"]
 
 _INT8_ACCURACY: Final = 4  # MatMulNBits: rows are quantized to 8 bits in the blocks of the weights
 
@@ -35,7 +35,7 @@ class ProductWriter:
         elif form == "w8a8":
             product = self._rows_8(name, rows, matrix)
         else:
-            product = self.blocks(name, rows, _blocks(matrix, form), matrix.shape[1])
+            product = self.blocks(name, rows, block_form(matrix, form), matrix.shape[1])
         if bias is None:
             return product
         return self._builder.one("Add", product, self._builder.constant(f"{name}.bias", bias))
@@ -123,6 +123,8 @@ class ProductWriter:
         return b.one("Slice", rows, *bounds)
 
 
-def _blocks(matrix: Array, form: Form) -> Blocks:
+def block_form(matrix: Array, form: Form) -> Blocks:
+    """Return a matrix in the blocks of a form; blocks of 32 where larger ones do not divide the inputs."""
     kind, _, size = form.partition("-block")
-    return (quantize_blocks_8 if kind == "int8" else quantize_blocks_4)(matrix, int(size))
+    whole = matrix.shape[1] % int(size) == 0  # a last block that is not full: not exact with blocks of 128
+    return (quantize_blocks_8 if kind == "int8" else quantize_blocks_4)(matrix, int(size) if whole else 32)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 __all__ = ["Blocks", "Rows8", "quantize_blocks_4", "quantize_blocks_8", "quantize_rows_8"]
 
 _SMALLEST_SCALE = np.float32(1e-30)  # of a block of zeros
+_FITS = 3
 
 
 class Blocks(NamedTuple):
@@ -59,12 +60,28 @@ def quantize_blocks_8(matrix: npt.NDArray[np.float32], size: int) -> Blocks:
 
 
 def quantize_blocks_4(matrix: npt.NDArray[np.float32], size: int) -> Blocks:
-    """Return a matrix [outputs, inputs] in 4-bit blocks, each with a scale and a zero point of its own."""
+    """Return a matrix [outputs, inputs] in 4-bit blocks, each with the scale and zero point of least squared error.
+
+    Tried are the zero points around the one that the block's range asks for, each with scales fitted to its integers.
+    """
     blocks = _in_blocks(matrix, size)
     low, high = np.minimum(blocks.min(axis=2), 0.0), np.maximum(blocks.max(axis=2), 0.0)
-    scales = np.maximum((high - low) / np.float32(15), _SMALLEST_SCALE)
-    zeros = np.clip(np.rint(-low / scales), 0, 15)
-    values = np.clip(np.rint(blocks / scales[:, :, None]) + zeros[:, :, None], 0, 15).astype(np.uint8)
+    widest = np.maximum((high - low) / np.float32(15), _SMALLEST_SCALE)
+    best = np.full(widest.shape, np.inf, np.float32)
+    values = np.zeros(blocks.shape, np.uint8)
+    scales, zeros = np.zeros_like(widest), np.zeros_like(widest)
+    for shift in (0, -1, 1):
+        zero = np.clip(np.rint(-low / widest) + np.float32(shift), 0, 15)
+        scale = widest
+        for _ in range(_FITS):
+            centred = np.clip(np.rint(blocks / scale[..., None]), -zero[..., None], 15 - zero[..., None])
+            error = np.square(centred * scale[..., None] - blocks).sum(axis=2)
+            better = error < best
+            best, scales, zeros = (np.where(better, *two) for two in ((error, best), (scale, scales), (zero, zeros)))
+            values[better] = (centred + zero[..., None])[better].astype(np.uint8)
+            norm = np.square(centred).sum(axis=2)
+            fitted = (centred * blocks).sum(axis=2) / np.maximum(norm, 1)
+            scale = np.where(norm > 0, np.maximum(fitted, _SMALLEST_SCALE), scale)
     packed = values[:, :, 0::2] | (values[:, :, 1::2] << 4)
     even = np.zeros((zeros.shape[0], zeros.shape[1] + zeros.shape[1] % 2), np.uint8)
     even[:, : zeros.shape[1]] = zeros

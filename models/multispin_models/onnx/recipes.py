@@ -3,7 +3,8 @@
 A recipe names a form for each kind of matrix:
 
     float32        as dequantized
-    int8-block32   8-bit weights in blocks of 32, rows quantized to 8 bits in the same blocks (also 64)
+    int8-block32   8-bit weights in blocks of 32, rows quantized to 8 bits in the same blocks (also 64, where
+                   that divides the inputs)
     int4-block32   4-bit weights with a zero point, rows in 8-bit blocks
     w8a8           8-bit weights with one scale an output, rows with one scale each: exact integer products
 
@@ -60,11 +61,13 @@ RECIPES: Final = {
         _uniform("float32"),
         _uniform("int8-block32"),
         _uniform("int8-block64"),
-        _uniform("int4-block32"),
+        Recipe("int4-block32", *["int4-block32"] * 4, head="int8-block32", embedding="int8-block32"),
         _uniform("w8a8"),
         # down sees the widest activations, the head decides between near equals: both keep blocks
-        Recipe("w8a8-smooth", "w8a8", "w8a8", "w8a8", "int8-block32", "int8-block32", "int8-block32", smooth=True),
-        Recipe("w8a8-smooth-all", "w8a8", "w8a8", "w8a8", "w8a8", "int8-block32", "int8-block32", smooth=True),
+        Recipe("w8a8-smooth", "w8a8", "w8a8", "w8a8", "int8-block64", "int8-block64", "int8-block64", smooth=True),
+        # for large batches: cheaper from about ten rows on, dearer for one
+        Recipe("w8a8-smooth-head", "w8a8", "w8a8", "w8a8", "int8-block64", "w8a8", "int8-block64", smooth=True),
+        Recipe("w8a8-smooth-all", "w8a8", "w8a8", "w8a8", "w8a8", "w8a8", "int8-block64", smooth=True),
     )
 }
 

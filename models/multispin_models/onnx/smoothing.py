@@ -31,6 +31,10 @@ def smooth_network(network: Network, largest: Largest, recipe: Recipe) -> None:
         largest: what `calibration.observe_largest` saw.
         recipe: only products in w8a8 form are smoothed.
     """
+    if recipe.head == "w8a8":
+        scales = _scales(largest[len(network.layers), "head"], np.abs(network.head).max(axis=0))
+        network.head = network.head * scales  # an embedding that shared it stays as it was
+        network.output_norm = network.output_norm / scales
     for number, layer in enumerate(network.layers):
         seen = {product: largest[number, product] for product in ("qkv", "attention_output", "gate_up", "down")}
         smooth_layer(layer, network.architecture, seen, recipe)
