@@ -7,11 +7,10 @@ long prompt never stalls the others, and at least one prompt moves in every pass
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from multispin_coordinator.config import RESERVED_ROWS
 from multispin_coordinator.session import Session
 
 __all__ = ["Share", "plan_pass"]
-
-RESERVED_ROWS = 8  # kept for prompts in a pass that drafts could fill
 
 
 class Share(NamedTuple):

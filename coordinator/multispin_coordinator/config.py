@@ -6,7 +6,9 @@ from msgspec import Meta, Struct
 
 from multispin_models.channel import Security
 
-__all__ = ["Config", "Limits"]
+__all__ = ["RESERVED_ROWS", "Config", "Limits"]
+
+RESERVED_ROWS = 8  # kept for prompts in a pass that drafts could fill
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0.0)]
@@ -25,7 +27,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
         max_draft_tokens: of one round.
         max_rows: rows of one forward pass.
         prefill_rows: of them, at most so many of prompts, so that a long prompt does not stall the others.
-        agent_timeout_s: an agent silent for so long loses its sessions.
+        agent_timeout_s: an agent silent for so long loses its sessions; it pings four times as often.
         session_timeout_s: a session that waits so long for its next draft is freed; its agent may open it again.
     """
 
@@ -38,8 +40,16 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     max_draft_tokens: Annotated[int, Meta(ge=0, le=64)] = 16
     max_rows: Annotated[int, Meta(ge=8)] = 256
     prefill_rows: Annotated[int, Meta(ge=8)] = 64
-    agent_timeout_s: Seconds = 10.0
+    agent_timeout_s: Annotated[float, Meta(gt=0.0, le=14_400.0)] = 10.0
     session_timeout_s: Seconds = 120.0
+
+    def __post_init__(self) -> None:
+        needed = self.max_draft_tokens + 1 + RESERVED_ROWS
+        if self.max_rows < needed:
+            raise ValueError(
+                f"max_rows is {self.max_rows}, allowed are at least {needed}: a draft of max_draft_tokens "
+                f"({self.max_draft_tokens}), its last committed token, and {RESERVED_ROWS} rows of prompts"
+            )
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
