@@ -19,6 +19,7 @@ from multispin_models.sampling import Sampling
 __all__ = ["Job", "JobDefaults", "add_job_flags", "encode_prompt", "job_defaults", "read_jobs"]
 
 MAX_PROMPT_CHARACTERS = 4_000_000
+_Prompt = Annotated[str, Meta(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
 
 
 class JobDefaults(Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,8 +52,8 @@ class _Line(Struct, frozen=True):
 
     id: str | int | None = None
     question_id: str | int | None = None
-    prompt: Annotated[str, Meta(min_length=1, max_length=MAX_PROMPT_CHARACTERS)] | None = None
-    turns: Annotated[list[str], Meta(min_length=1)] | None = None
+    prompt: _Prompt | None = None
+    turns: Annotated[list[_Prompt], Meta(min_length=1)] | None = None
     max_tokens: Annotated[int, Meta(ge=1, lt=1 << 31)] | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -74,7 +75,7 @@ def read_jobs(path: str, defaults: JobDefaults, limit: int | None = None) -> lis
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"prompts {where} cannot be read: {error}") from error
     jobs: list[Job] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines() would cut at U+2028, which JSON allows
         if line.strip() and (limit is None or len(jobs) < limit):
             jobs.append(_job(line, f"{where}, line {number}", str(number), defaults))
     if not jobs:
