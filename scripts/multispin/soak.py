@@ -205,22 +205,23 @@ def reference_texts(args: argparse.Namespace, jobs: Sequence[Job]) -> Texts:
     return texts
 
 
-def print_figures(figures: Sequence[Figures]) -> None:
-    """Print a line a cell."""
-    print(f"{'cell':<17} agents  L kills restarts reopens served tokens accept  tok/s TTFT ms TPOT ms differ  first")
-    for cell in figures:
-        records = cell.records
-        drafted, tokens = sum(r.num_drafted for r in records), sum(r.num_generated for r in records)
-        served = f"{sum(r.finish != 'error' for r in records)}/{cell.num_jobs}"
-        accepted = f"{sum(r.num_accepted for r in records) / drafted:.3f}" if drafted else "-"
-        rate = f"{tokens / cell.seconds:.1f}" if cell.seconds > 0 else "-"
-        print(
-            f"{cell.cell.name:<17} {cell.cell.num_agents:>6} {cell.cell.num_draft_tokens:>2} {cell.kills_done:>5} "
-            f"{cell.restarts:>8} {sum(r.num_reopens for r in records):>7} {served:>6} {tokens:>6} {accepted:>6} "
-            f"{rate:>6} {_median_ms([r.ttft_s for r in records]):>7} {_median_ms([r.tpot_s for r in records]):>7} "
-            f"{cell.from_reference:>6} {cell.from_first:>6}",
-            flush=True,
-        )
+HEADING = "cell              agents  L kills restarts reopens served tokens accept  tok/s TTFT ms TPOT ms differ  first"
+
+
+def print_figures(figures: Figures) -> None:
+    """Print the line of a cell."""
+    cell, records = figures.cell, figures.records
+    drafted, tokens = sum(r.num_drafted for r in records), sum(r.num_generated for r in records)
+    served = f"{sum(r.finish != 'error' for r in records)}/{figures.num_jobs}"
+    accepted = f"{sum(r.num_accepted for r in records) / drafted:.3f}" if drafted else "-"
+    rate = f"{tokens / figures.seconds:.1f}" if figures.seconds > 0 else "-"
+    print(
+        f"{cell.name:<17} {cell.num_agents:>6} {cell.num_draft_tokens:>2} {figures.kills_done:>5} "
+        f"{figures.restarts:>8} {sum(r.num_reopens for r in records):>7} {served:>6} {tokens:>6} {accepted:>6} "
+        f"{rate:>6} {_median_ms([r.ttft_s for r in records]):>7} {_median_ms([r.tpot_s for r in records]):>7} "
+        f"{figures.from_reference:>6} {figures.from_first:>6}",
+        flush=True,
+    )
 
 
 def _median_ms(values: Sequence[float | None]) -> str:
@@ -268,14 +269,13 @@ def _soak(args: argparse.Namespace) -> int:
     expected = reference_texts(args, jobs)
     first: Texts | None = None
     figures: list[Figures] = []
+    print(HEADING, flush=True)
     for cell in cells:
         figures.append(run_cell(cell, args, jobs, expected, first))
-        print_figures(figures[-1:])
+        print_figures(figures[-1])
         if first is None:
             served = {record.id: record.token_ids for record in figures[0].records}
             first = {job.job_id: served.get(job.job_id, ()) for job in jobs}
-    print()
-    print_figures(figures)
     unsound = [cell.cell.name for cell in figures if not cell.sound]
     tokens = sum(map(len, expected.values()))
     print(
