@@ -78,7 +78,6 @@ class Client:
         self._inboxes: dict[int, asyncio.Queue[Answer | Reconnected]] = {}
         self._welcomed = asyncio.Event()
         self._failed: RefusedByCoordinator | None = None
-        self._last_heard_ns = monotonic_ns()
         self._pings = 0
         self._channel: Channel = open_agent_channel(
             config.coordinator, config.agent_id, config.security, self._on_frames, context
@@ -122,7 +121,7 @@ class Client:
         self._channel.close()
 
     async def _keep(self) -> None:
-        """Say Hello until welcomed, then ping; a coordinator that is silent for long is greeted anew."""
+        """Say Hello until welcomed, then ping: a coordinator that does not know this agent asks for Hello again."""
         while self._failed is None:
             if not self._welcomed.is_set() or self.welcome is None:
                 self._say_hello()
@@ -155,7 +154,6 @@ class Client:
             self.counters["ignored_malformed_frame"] += 1
             log.warning("%s", error)
             return
-        self._last_heard_ns = received_ns
         match message:
             case Welcome():
                 self._on_welcome(message)

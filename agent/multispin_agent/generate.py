@@ -19,7 +19,7 @@ from multispin_agent.text import TextAssembler
 from multispin_models.clock import monotonic_ns
 from multispin_models.errors import MultispinError
 from multispin_models.language_model import LanguageModel, Tokenizer
-from multispin_models.messages import Draft, Open, Refused, Verdict
+from multispin_models.messages import Draft, Open, Refused, Verdict, Welcome
 from multispin_models.records import Finish
 from multispin_models.sampling import Sampling
 
@@ -135,8 +135,7 @@ class _Serving:
     async def run(self) -> Finished:
         loop = asyncio.get_running_loop()
         generation = self._generation
-        welcome = await self._client.ready()
-        generation.limit_draft(min(self._config.num_draft_tokens, welcome.max_draft_tokens))
+        self._limit_draft(await self._client.ready())
         try:
             self._drafter = await loop.run_in_executor(self._engine, Drafter, self._model, generation.sampling)
             self._send(generation.open())
@@ -147,6 +146,9 @@ class _Serving:
             if self._drafter is not None:
                 await asyncio.shield(loop.run_in_executor(self._engine, self._drafter.close))
         return self._result()
+
+    def _limit_draft(self, welcome: Welcome) -> None:
+        self._generation.limit_draft(min(self._config.num_draft_tokens, welcome.max_draft_tokens))
 
     async def _turn(self) -> None:
         """Take one step: an answer that is here, a draft that is ready, a token to guess, or else wait."""
@@ -205,6 +207,8 @@ class _Serving:
 
     def _reopen(self) -> None:
         self._finished.num_reopens += 1
+        if self._client.welcome is not None:
+            self._limit_draft(self._client.welcome)  # a new coordinator may have another limit
         self._send(self._generation.open())
 
     def _on_refused(self, refused: Refused) -> None:

@@ -68,6 +68,8 @@ class ServeFile:
             await self._client.ready()  # a refusal ends the agent here, with one message for all requests
             async with asyncio.TaskGroup() as group:
                 workers = [group.create_task(self._work_off(waiting)) for _ in range(self._config.max_concurrent)]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures  # a refusal says what to do; a group of one does not
         finally:
             self._close_records()
         return int(any(worker.result() for worker in workers))
