@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from multispin.bench.percentile import percentile_90
 from multispin_models.errors import ConfigError
 from multispin_models.records import RoundRecord
 
@@ -193,5 +194,4 @@ def summarize_overhead(times: Sequence[RoundTimes]) -> Overhead:
 
 
 def _spread(seconds: Sequence[float]) -> Spread:
-    ordered = sorted(seconds)
-    return Spread(median(ordered) * 1e3, ordered[(len(ordered) - 1) * 9 // 10] * 1e3)
+    return Spread(median(seconds) * 1e3, percentile_90(seconds) * 1e3)

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from multispin.bench.overhead import Spread
 from multispin.bench.overhead_run import OverheadRun
-from multispin.bench.verify import RULE_DRAFT_TOKENS, Best, Fit, Point
+from multispin.bench.ranking import RULE_DRAFT_TOKENS, Best, Fit
+from multispin.bench.verify import Point
 
 __all__ = ["overhead_lines", "verify_lines"]
 
@@ -30,9 +31,7 @@ def verify_lines(
         if fit.c0_ms is None:
             yield f"{where}  no line: one number of rows only"
         else:
-            yield f"{where}  c0 {fit.c0_ms:8.2f} ms  c1 {fit.c1_ms_per_row:7.3f} ms/row  distances: median " + (
-                f"{fit.residual_ms_median:.2f}, largest {fit.residual_ms_largest:.2f} ms of {fit.num_points} points"
-            )
+            yield f"{where}  c0 {fit.c0_ms:8.2f} ms  c1 {fit.c1_ms_per_row:7.3f} ms/row  {_distances(fit)}"
     for draft in drafts:
         yield f"draft: {_name(draft)} {draft.context:5}  {draft.ms_median:.2f} ms/token (min {draft.ms_min:.2f})"
     for each in best:
@@ -40,6 +39,15 @@ def verify_lines(
             f"best at context {each.context}: {each.engine} {each.recipe} of {each.pair}, {each.threads} thread(s): "
             f"{each.ms:.2f} ms for {RULE_DRAFT_TOKENS + 1} rows; rule: {each.rule}"
         )
+
+
+def _distances(fit: Fit) -> str:
+    if fit.residual_ms_median is None:
+        return f"of {fit.num_points} points: no distances"
+    return (
+        f"distances of {fit.num_points} points: median {fit.residual_ms_median:.2f}, "
+        f"largest {fit.residual_ms_largest:.2f} ms"
+    )
 
 
 def _model(of: Point | Fit) -> tuple[str, str, str, int]:

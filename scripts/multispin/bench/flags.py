@@ -1,0 +1,72 @@
+"""What both benches take from the command line, and what both say of the machine."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from multispin_models.clock import wall_time
+from multispin_models.errors import ConfigError
+from multispin_models.records import describe_machine, read_governor
+
+__all__ = ["cores", "machine_facts", "numbers", "parse_engines", "positive"]
+
+
+def parse_engines(text: str, allowed: Sequence[str]) -> list[str]:
+    """Return the parts of "ENGINE[:RECIPE],...", each an engine of `allowed`.
+
+    >>> parse_engines("llamacpp,onnx:w8a8", ["llamacpp", "onnx"])
+    ['llamacpp', 'onnx:w8a8']
+
+    Raises:
+        ConfigError: an engine is not known, or a part stands there twice.
+    """
+    parts = text.split(",")
+    for part in parts:
+        if part.split(":")[0] not in allowed:
+            raise ConfigError(f"--engine has {part!r}, allowed are {', '.join(allowed)}, with :RECIPE or without")
+    if len(set(parts)) < len(parts):
+        raise ConfigError(f"--engine is {text!r}: name each only once")
+    return parts
+
+
+def numbers(text: str) -> list[int]:
+    """Return different numbers from 1 up, written as 1,2,5."""
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = [0]
+    if min(found) < 1 or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f"{text!r}: give different numbers from 1 up, as 1,2,5")
+    return found
+
+
+def positive(text: str) -> int:
+    """Return one number from 1 up."""
+    found = numbers(text)
+    if len(found) > 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give one number from 1 up")
+    return found[0]
+
+
+def cores(text: str) -> list[int]:
+    """Return numbers of cores that this process may run on."""
+    usable = os.sched_getaffinity(0)
+    try:
+        found = {int(part) for part in text.split(",")}
+    except ValueError:
+        found = {-1}
+    if not usable.issuperset(found):
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed are numbers out of {','.join(map(str, sorted(usable)))}")
+    return sorted(found)
+
+
+def machine_facts() -> dict[str, Any]:
+    """Return what a figure needs to be understood later."""
+    return {
+        "started_at": wall_time(),
+        "machine": describe_machine(),
+        "governor": read_governor(),
+        "cpus": sorted(os.sched_getaffinity(0)),
+        "load_average_1min": os.getloadavg()[0],
+    }
