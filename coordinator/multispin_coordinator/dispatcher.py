@@ -116,7 +116,7 @@ class Dispatcher:
         known = self.agents.get(agent)
         check_hello(agent, hello, target=self._target, known=known, num_agents=len(self.agents), limits=self._limits)
         if known is None or known.instance_id != hello.instance_id:
-            log.info("agent %s joined, version %s", hello.agent_id, hello.software_version)
+            log.info("agent %r joined, version %r", hello.agent_id, hello.software_version)
         if known is not None and known.instance_id != hello.instance_id:
             self._drop_sessions_of(agent)  # it started anew: nobody will ask for them again
         self.agents[agent] = AgentState(hello.instance_id, now_ns)

@@ -1,5 +1,6 @@
 """The coordinator's decisions, step by step, in virtual time."""
 
+import logging
 from typing import Any
 
 import msgspec
@@ -97,6 +98,13 @@ def opened_at_round_0() -> Coordinator:
     assert coordinator.say("a", OPEN) == []
     assert coordinator.one_verdict().next_token_id == ALONE[0]
     return coordinator
+
+
+def test_what_an_agent_says_of_itself_cannot_forge_a_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        Coordinator().say("a\nb", Hello(PROTOCOL_VERSION, "a\nb", "1\n2", "toy", "toy", "1"))
+    assert "joined" in caplog.text
+    assert not any("\n" in record.getMessage() for record in caplog.records)
 
 
 # -- rounds --

@@ -246,6 +246,7 @@ class HonestAgent:
         self.client = Client(self.config, self.draft.info, context)
         self.engine = ThreadPoolExecutor(1)
         self.num_requests = 0
+        self.num_reopens = 0
 
     async def write(self, prompt: list[int], sampling: Sampling, request_id: int) -> Finished:
         self.num_requests += 1
@@ -257,6 +258,7 @@ class HonestAgent:
             tokenizer=ToyTokenizer(),
             engine=self.engine,
         )
+        self.num_reopens += finished.num_reopens
         assert finished.token_ids == generate_alone(ToyModel(), prompt, sampling, 40, frozenset())
         return finished
 
@@ -367,10 +369,13 @@ async def honest_work() -> AsyncIterator[Scene]:
             await scene.end()
 
 
-def run_scene(play: Callable[[Scene], Any]) -> None:
+def run_scene(play: Callable[[Scene], Any], *, disturbed: bool = False) -> None:
+    """Play a scene; unless the honest agents may be `disturbed`, none of them had to open a request again."""
+
     async def run() -> None:
         async with honest_work() as scene:
             await play(scene)
+        assert disturbed or [agent.num_reopens for agent in scene.honest] == [0, 0]
 
     asyncio.run(run())
 
@@ -586,4 +591,4 @@ def test_an_agent_whose_name_another_takes_recovers_and_its_text_is_right(
         thief.say(Draft(4242, 1, 4, ()))
         thief.socket.close(0)
 
-    run_scene(play)
+    run_scene(play, disturbed=True)
