@@ -87,7 +87,14 @@ def check_quality(source: Path, exported: Path, texts: list[list[int]], num_thre
     with tempfile.TemporaryDirectory() as scratch:
         export_onnx(source, Path(scratch) / "float32", "float32")
         for directory in (exported, Path(scratch) / "float32"):
-            model = load_onnx(directory, n_ctx=n_ctx, max_sequences=1, max_rows=_CHECKED_ROWS, num_threads=num_threads)
+            model = load_onnx(
+                directory,
+                n_ctx=n_ctx,
+                max_sequences=1,
+                max_rows=_CHECKED_ROWS,
+                num_threads=num_threads,
+                cache=None if directory == exported else "float32",
+            )
             scores.append(score_texts(model, texts))
             model.close()
     return compare(*scores)

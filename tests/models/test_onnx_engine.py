@@ -16,7 +16,8 @@ from multispin_models.language_model import Logits, Rows
 from multispin_models.onnx.arrangement import Heads, Part, arrange
 from multispin_models.onnx.engine import OnnxModel, load_onnx
 from multispin_models.onnx.export import export_onnx
-from multispin_models.onnx.recipes import RECIPES, AttentionForm
+from multispin_models.onnx.recipes import RECIPES
+from multispin_models.onnx.variants import AttentionForm, CacheForm, exact_cache
 from multispin_models.probes import probe_exactness, probe_rollback
 
 Exported = Callable[[str, str], Path]
@@ -36,9 +37,22 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return make
 
 
-def load(directory: Path, *, attention: AttentionForm = "folded", num_threads: int = 1, n_ctx: int = 200) -> OnnxModel:
+def load(
+    directory: Path,
+    *,
+    attention: AttentionForm = "folded",
+    cache: CacheForm | None = None,
+    num_threads: int = 1,
+    n_ctx: int = 200,
+) -> OnnxModel:
     return load_onnx(
-        directory, n_ctx=n_ctx, max_sequences=6, max_rows=160, num_threads=num_threads, attention=attention
+        directory,
+        n_ctx=n_ctx,
+        max_sequences=6,
+        max_rows=160,
+        num_threads=num_threads,
+        attention=attention,
+        cache=cache,
     )
 
 
@@ -117,11 +131,25 @@ def test_a_row_is_the_same_in_both_forms_of_attention_and_on_two_threads(
     assert count_different(other, 3, 90, 6, expected) == 0
 
 
-def test_a_slot_has_an_even_number_of_places_and_two_at_least_or_none() -> None:
+@pytest.mark.parametrize("attention", ["plain", "folded"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_a_row_is_the_same_in_every_batch_with_a_float32_cache(
+    exported: Exported, family: str, attention: AttentionForm
+) -> None:
+    model = load(exported(family, "w8a8"), attention=attention, cache="float32")
+    expected = [one_by_one(model, tokens_of(text, 90, model.info.n_vocab)) for text in range(3)]
+    assert count_different(model, 3, 90, 8, expected) == 0
+
+
+def test_the_cache_is_of_16_bits_only_where_that_is_exact() -> None:
+    assert (exact_cache("x86_64"), exact_cache("AMD64"), exact_cache("aarch64")) == ("float16", "float16", "float32")
+
+
+def test_a_slot_has_an_even_number_of_places_with_three_of_filler_or_none() -> None:
     for folded in (False, True):
         arrays = arrange([Part(2, 10, [7], 1), Part(0, 0, [1, 2, 3], 0)], Heads(3, 1, folded))
-        assert arrays["slot_counts"].tolist() == ([10, 0, 4] if folded else [4, 0, 2])
-        assert arrays["last_positions"].tolist() == ([9, 0, 13] if folded else [3, 0, 11])
+        assert arrays["slot_counts"].tolist() == ([10, 0, 4] if folded else [6, 0, 4])
+        assert arrays["last_positions"].tolist() == ([9, 0, 13] if folded else [5, 0, 13])
         assert arrays["logit_rows"].tolist() == [0]
 
 
@@ -206,7 +234,7 @@ def test_memory_is_stated(exported: Exported) -> None:
     model = load(directory)
     weights = (directory / "weights.bin").stat().st_size
     capacity = 200 + 64 * 2  # 64 rows of two places behind the context
-    caches = 2 * 2 * 6 * 2 * capacity * 32 * 2  # layers, keys and values, sequences, heads, places, head, bytes
+    caches = 2 * 2 * 6 * 2 * capacity * 32 * (2 if exact_cache() == "float16" else 4)  # layers, keys and values, ...
     assert weights + caches <= model.info.memory_bytes <= weights + caches + 1_000_000
 
 

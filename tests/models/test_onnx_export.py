@@ -19,18 +19,14 @@ from multispin_models.onnx.engine import OnnxModel, load_onnx
 from multispin_models.onnx.export import export_onnx
 from multispin_models.onnx.exported import read_export
 from multispin_models.onnx.recipes import RECIPES
+from multispin_models.onnx.variants import VARIANTS, AttentionForm, CacheForm
 
 TOKENS = [1, *(3 + 37 * i % 256 for i in range(39))]
 
 
-def load(directory: Path, attention: str = "folded") -> OnnxModel:
+def load(directory: Path, attention: AttentionForm = "folded", cache: CacheForm = "float32") -> OnnxModel:
     return load_onnx(
-        directory,
-        n_ctx=CONTEXT,
-        max_sequences=4,
-        max_rows=64,
-        num_threads=1,
-        attention=attention,  # type: ignore[arg-type]
+        directory, n_ctx=CONTEXT, max_sequences=4, max_rows=64, num_threads=1, attention=attention, cache=cache
     )
 
 
@@ -54,8 +50,8 @@ def test_a_family_has_the_logits_of_llamacpp(tmp_path: Path, family: str, tied: 
     source = write_tiny(tmp_path / "tiny.gguf", family, tied=tied, key_heads=key_heads)
     expected = llamacpp_logits(source)
     export_onnx(source, tmp_path / "out", "float32")
-    for attention in ("folded", "plain"):
-        logits = logits_of(load(tmp_path / "out", attention))
+    for attention, cache in VARIANTS:
+        logits = logits_of(load(tmp_path / "out", attention, cache))
         # llama.cpp keeps keys and values as float16: 3 decimal digits
         np.testing.assert_allclose(logits, expected, atol=0.004 * float(np.abs(expected).max()))
 
@@ -91,8 +87,8 @@ def test_an_export_says_what_it_is_and_is_the_same_every_time(tmp_path: Path) ->
     second = export_onnx(source, tmp_path / "b", "w8a8-smooth", name="other")
     assert first.fingerprint == second.fingerprint
     assert read_export(tmp_path / "b").name == "other"
-    info = load(tmp_path / "a").info
-    assert (info.engine, info.recipe, info.fingerprint) == ("onnx", "w8a8-smooth", first.fingerprint)
+    info = load(tmp_path / "a", cache="float16").info
+    assert (info.engine, info.recipe, info.fingerprint) == ("onnx", "w8a8-smooth, float16 cache", first.fingerprint)
     assert info.vocabulary_hash == first.vocabulary_hash
     copied = read_gguf_metadata(tmp_path / "a" / "vocabulary.gguf")
     assert copied.values == read_gguf_metadata(source).values

@@ -2,11 +2,12 @@
 
 Rows of all parts lie one below the other; attention sees them by slot, [slots, width], as the graph's `attention` says.
 The rule that keeps a row's bits the same in every batch: a slot never has a lone row, because products of a single row
-take another kernel. What fills a slot up is written to the cache behind the sequence's end, where the next row
-overwrites it.
+take another kernel, and has at least three places of filler behind its rows, because on arm64 the last one to three
+keys, which do not fill a vector, take another kernel too. Filler is written to the cache behind the sequence's end,
+where the next row overwrites it.
 
     >>> arrange([Part(slot=1, start=7, token_ids=[5], num_logits=1)], Heads(2, 2, False))["slot_counts"].tolist()
-    [0, 2]
+    [0, 4]
 """
 
 from collections.abc import Sequence
@@ -15,9 +16,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Heads", "LEAST_ROWS", "Part", "arrange", "slot_width"]
+__all__ = ["FILLER", "Heads", "Part", "arrange", "slot_width"]
 
-LEAST_ROWS: Final = 2
+FILLER: Final = 3  # least places behind the rows of a slot
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -58,8 +59,8 @@ class Heads(NamedTuple):
 
 def slot_width(rows: int, heads: Heads) -> int:
     """Return how many places a slot with so many rows takes up behind its start: an even number."""
-    places = rows * heads.places
-    return max(LEAST_ROWS, places + places % 2)
+    places = max(rows * heads.places, rows + FILLER)
+    return places + places % 2
 
 
 def arrange(parts: Sequence[Part], heads: Heads) -> Arrays:
@@ -72,8 +73,7 @@ def arrange(parts: Sequence[Part], heads: Heads) -> Arrays:
         firsts[slot], starts[slot], lengths[slot] = len(token_ids), start, len(ids)
         token_ids.extend(ids)
         logit_rows.extend(range(len(token_ids) - num_logits, len(token_ids)))
-    counts = np.where(lengths > 0, np.maximum(lengths * heads.places, LEAST_ROWS), 0)
-    counts += counts % 2
+    counts = np.array([slot_width(rows, heads) if rows else 0 for rows in lengths.tolist()])
     width = int(counts.max())
     ends = starts + counts
     places = np.arange(width)

@@ -12,24 +12,26 @@ Folded costs half of plain for few rows, a third more for forty. Each form is a 
 weights; both in one graph, chosen by an `If`, would cost 1 ms a pass for 30 layers.
 """
 
+from typing import Final
+
 from onnx import TensorProto
 
 from multispin_models.onnx.architecture import Architecture
 from multispin_models.onnx.builder import CONTRIB, GraphBuilder
-from multispin_models.onnx.recipes import CacheForm
+from multispin_models.onnx.variants import VARIANTS, Variant
 from multispin_models.onnx.weights import Array, Layer
 
 __all__ = ["AttentionWriter"]
 
 _INT32, _INT64, _FLOAT = TensorProto.INT32, TensorProto.INT64, TensorProto.FLOAT
+_CACHE_TYPES: Final = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
 
 
 class AttentionWriter:
-    """Adds the attention of each layer to a graph, in all forms."""
+    """Adds the attention of each layer to a graph, in all variants."""
 
-    def __init__(self, builder: GraphBuilder, architecture: Architecture, cache: CacheForm) -> None:
+    def __init__(self, builder: GraphBuilder, architecture: Architecture) -> None:
         self._builder, self._architecture = builder, architecture
-        self._cache_type = TensorProto.FLOAT if cache == "float32" else TensorProto.FLOAT16
 
     def declare_inputs(self) -> None:
         """Declare what says which row stands where; see `arrangement`."""
@@ -41,23 +43,21 @@ class AttentionWriter:
         b.input("cosines", _FLOAT, ["positions", a.head_size // 2])
         b.input("sines", _FLOAT, ["positions", a.head_size // 2])
         b.input("row_positions", _INT64, [1, "rows"])
-        with b.variant("plain"):
-            b.input("row_slots", _INT64, ["rows"])
-        with b.variant("folded"):
-            b.input("folded_queries", _INT64, ["slots", "width", a.num_kv_heads])
-            b.input("folded_keys", _INT64, ["slots", "width", a.num_kv_heads])
-            b.input("folded_back", _INT64, ["rows", a.num_heads])
-            b.input("mask", self._cache_type, ["slots", 1, "width", "span"])
+        for variant in VARIANTS:
+            with b.variant(variant.file_name):
+                if variant.attention == "plain":
+                    b.input("row_slots", _INT64, ["rows"])
+                else:
+                    b.input("folded_queries", _INT64, ["slots", "width", a.num_kv_heads])
+                    b.input("folded_keys", _INT64, ["slots", "width", a.num_kv_heads])
+                    b.input("folded_back", _INT64, ["rows", a.num_heads])
+                    b.input("mask", _CACHE_TYPES[variant.cache], ["slots", 1, "width", "span"])
 
     def add(self, qkv: str, layer: Layer, number: int) -> str:
         """Add one layer's attention over `qkv` [rows, ...]; return the name of [rows, heads * head]."""
         b, a = self._builder, self._architecture
         if layer.query_norm is not None and layer.key_norm is not None:
             qkv = self._norm_heads(qkv, layer.query_norm, layer.key_norm, number)
-        for kind in ("key", "value"):
-            shape: list[int | str] = ["slots", a.num_kv_heads, "capacity", a.head_size]
-            b.input(f"cache.{number}.{kind}", self._cache_type, shape)
-            b.output(f"cache.{number}.{kind}.extended", self._cache_type, shape)
         widths = [(a.num_heads + a.num_kv_heads) * a.head_size, a.num_kv_heads * a.head_size]
         turning, values = b.node("Split", [qkv, b.sizes(*widths)], 2, axis=1)
         turned = b.one(
@@ -69,16 +69,29 @@ class AttentionWriter:
             domain=CONTRIB,
             num_heads=a.num_heads + a.num_kv_heads,
         )
-        turned, values = self._cast(turned, self._cache_type), self._cast(values, self._cache_type)
-        attended = f"{number}.attended"
-        with b.variant("plain"):
-            self._plain(turned, values, number, attended)
-        with b.variant("folded"):
-            self._folded(turned, values, number, attended)
-        return self._cast(attended, _FLOAT)
+        for variant in VARIANTS:
+            with b.variant(variant.file_name):
+                self._add_variant(turned, values, number, variant)
+        return f"{number}.attended"
 
-    def _cast(self, values: str, kind: int) -> str:
-        return values if self._cache_type == _FLOAT else self._builder.one("Cast", values, to=kind)
+    def _add_variant(self, turned: str, values: str, number: int, variant: Variant) -> None:
+        b, a = self._builder, self._architecture
+        kind = _CACHE_TYPES[variant.cache]
+        for cache in self._caches(number):
+            shape: list[int | str] = ["slots", a.num_kv_heads, "capacity", a.head_size]
+            b.input(cache, kind, shape)
+            b.output(cache + ".extended", kind, shape)
+        write = self._plain if variant.attention == "plain" else self._folded
+        attended = f"{number}.attended"
+        if kind == _FLOAT:
+            write(turned, values, number, attended)
+            return
+        narrow = [b.one("Cast", rows, to=kind) for rows in (turned, values)]
+        write(narrow[0], narrow[1], number, attended + ".narrow")
+        b.node("Cast", [attended + ".narrow"], [attended], to=_FLOAT)
+
+    def _caches(self, number: int) -> list[str]:
+        return [f"cache.{number}.key", f"cache.{number}.value"]
 
     def _norm_heads(self, qkv: str, query_norm: Array, key_norm: Array, number: int) -> str:
         """Return qkv with each head of queries and keys normed by itself."""
@@ -93,7 +106,7 @@ class AttentionWriter:
         return b.one("Concat", *split, axis=1)
 
     def _attend(self, inputs: list[str], number: int, num_heads: int, mask: str) -> str:
-        caches = [f"cache.{number}.key", f"cache.{number}.value"]
+        caches = self._caches(number)
         return self._builder.node(
             "GroupQueryAttention",
             [*inputs, *caches, "last_positions", "span", "", "", "", mask, *[""] * 5, "slot_counts"],

@@ -35,7 +35,7 @@ class GraphBuilder:
         self._nodes: list[tuple[str | None, onnx.NodeProto]] = []
         self._constants: list[TensorProto] = []
         self._inputs: list[tuple[str | None, onnx.ValueInfoProto]] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[tuple[str | None, onnx.ValueInfoProto]] = []
         self._numbers = itertools.count()
         self._known: set[str] = set()
 
@@ -64,7 +64,7 @@ class GraphBuilder:
 
     @contextmanager
     def variant(self, name: str) -> Iterator[None]:
-        """Put the nodes and inputs of a block only into the graph of that name."""
+        """Put the nodes, inputs and outputs of a block only into the graph of that name."""
         assert self._variant is None
         self._variant = name
         yield
@@ -92,7 +92,7 @@ class GraphBuilder:
 
     def output(self, name: str, kind: int, shape: list[int | str]) -> str:
         """Declare an output and return its name."""
-        self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
+        self._outputs.append((self._variant, helper.make_tensor_value_info(name, kind, shape)))
         return name
 
     def finish(self, name: str, variants: Sequence[Variant]) -> dict[Variant, onnx.ModelProto]:
@@ -103,9 +103,10 @@ class GraphBuilder:
         for variant in variants:
             nodes = [node for of, node in self._nodes if of in {None, variant}]
             inputs = [value for of, value in self._inputs if of in {None, variant}]
+            outputs = [value for of, value in self._outputs if of in {None, variant}]
             used = {value for node in nodes for value in node.input}
             constants = [constant for constant in self._constants if constant.name in used]
-            graph = helper.make_graph(nodes, f"{name} {variant}", inputs, self._outputs, constants)
+            graph = helper.make_graph(nodes, f"{name} {variant}", inputs, outputs, constants)
             models[variant] = helper.make_model(
                 graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="multispin"
             )

@@ -14,10 +14,10 @@ import onnxruntime
 
 from multispin_models.onnx.architecture import Architecture
 from multispin_models.onnx.arrangement import Heads, Part, arrange
-from multispin_models.onnx.exported import graph_file
 from multispin_models.onnx.graph import HEAD, OBSERVED
 from multispin_models.onnx.session import rotation
 from multispin_models.onnx.smoothing import Largest
+from multispin_models.onnx.variants import Variant
 from multispin_models.onnx.weights import Array
 from multispin_models.sampling import Sampling, choose
 
@@ -60,7 +60,7 @@ class _Reader:
     def __init__(self, directory: Path, a: Architecture, frequencies: npt.NDArray[np.float64]) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        graph = directory / graph_file("plain")
+        graph = directory / Variant("plain", "float32").file_name
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._heads = Heads(a.num_heads, a.num_kv_heads, folded=False)
         capacity = TEXT_TOKENS + 2

@@ -10,8 +10,8 @@ from multispin_models.errors import EngineFault, LimitError, ModelError
 from multispin_models.language_model import Logits, ModelInfo, Rows
 from multispin_models.onnx.arrangement import Part
 from multispin_models.onnx.exported import WEIGHTS_FILE, ExportManifest, read_export
-from multispin_models.onnx.recipes import AttentionForm
 from multispin_models.onnx.session import MAX_ROWS, GraphSession
+from multispin_models.onnx.variants import AttentionForm, CacheForm, Variant, exact_cache
 
 __all__ = ["OnnxModel", "load_onnx"]
 
@@ -156,6 +156,7 @@ def load_onnx(
     num_threads: int,
     name: str | None = None,
     attention: AttentionForm = "folded",
+    cache: CacheForm | None = None,
 ) -> OnnxModel:
     """Return a loaded model.
 
@@ -167,11 +168,13 @@ def load_onnx(
         num_threads: of a pass.
         name: for people; the manifest's if not given.
         attention: "folded" is the faster one for few rows a sequence; both give the same bits.
+        cache: of keys and values; if not given, the smallest that is exact on this machine.
 
     Raises:
         ModelError: the directory is not complete or was changed, the runtime cannot load it, or memory is too small.
     """
     manifest = read_export(directory)
+    variant = Variant(attention, cache or exact_cache())
     trained = manifest.architecture.context_length
     if n_ctx > trained:
         raise ModelError(f"n_ctx is {n_ctx}, model {directory} was trained for {trained}: ask for that at most")
@@ -179,7 +182,7 @@ def load_onnx(
         session = GraphSession(
             directory,
             manifest,
-            attention,
+            variant,
             n_ctx=n_ctx,
             slots=max_sequences,
             max_rows=max_rows,
@@ -210,7 +213,7 @@ def _describe(
         vocabulary_hash=manifest.vocabulary_hash,
         engine="onnx",
         engine_version=f"onnxruntime {onnxruntime.__version__} CPU",
-        recipe=manifest.recipe.name,
+        recipe=f"{manifest.recipe.name}, {session.cache.dtype} cache",
         n_vocab=manifest.architecture.n_vocab,
         n_ctx=n_ctx,
         max_sequences=max_sequences,

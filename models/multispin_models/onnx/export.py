@@ -18,7 +18,6 @@ from multispin_models.onnx.exported import (
     WEIGHTS_FILE,
     ExportManifest,
     files_fingerprint,
-    graph_file,
     write_manifest,
 )
 from multispin_models.onnx.graph import build_graphs
@@ -72,8 +71,8 @@ def export_onnx(source_gguf: Path, destination_dir: Path, recipe: str, *, name: 
 
 def write_network(network: Network, recipe: Recipe, directory: Path, *, observe: bool = False) -> None:
     """Write graphs and weights into a directory."""
-    for attention, model in build_graphs(network, recipe, directory / WEIGHTS_FILE, observe=observe).items():
-        onnx.save(model, directory / graph_file(attention))
+    for file_name, model in build_graphs(network, recipe, directory / WEIGHTS_FILE, observe=observe).items():
+        onnx.save(model, directory / file_name)
 
 
 def _smooth(network: Network, recipe: Recipe, directory: Path, first_token: int) -> None:

@@ -15,14 +15,14 @@ import msgspec
 
 from multispin_models.errors import ModelError
 from multispin_models.onnx.architecture import Architecture
-from multispin_models.onnx.recipes import ATTENTION_FORMS, AttentionForm, Recipe
+from multispin_models.onnx.recipes import Recipe
+from multispin_models.onnx.variants import VARIANTS
 
 __all__ = [
     "ExportManifest",
     "VOCABULARY_FILE",
     "WEIGHTS_FILE",
     "files_fingerprint",
-    "graph_file",
     "read_export",
     "write_manifest",
 ]
@@ -60,15 +60,10 @@ class ExportManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exporter: str
 
 
-def graph_file(attention: AttentionForm) -> str:
-    """Return the name of the graph for one form of attention."""
-    return f"{attention}.onnx"
-
-
 def files_fingerprint(directory: Path) -> str:
     """Return the sha256 (hex) of graphs and weights, one after the other."""
     digest = hashlib.sha256()
-    for name in (*map(graph_file, ATTENTION_FORMS), WEIGHTS_FILE):
+    for name in (*(variant.file_name for variant in VARIANTS), WEIGHTS_FILE):
         with (directory / name).open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)

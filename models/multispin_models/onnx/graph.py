@@ -14,7 +14,8 @@ from onnx import TensorProto
 from multispin_models.onnx.attention import AttentionWriter
 from multispin_models.onnx.builder import CONTRIB, GraphBuilder
 from multispin_models.onnx.products import ProductWriter, block_form
-from multispin_models.onnx.recipes import ATTENTION_FORMS, AttentionForm, Recipe
+from multispin_models.onnx.recipes import Recipe
+from multispin_models.onnx.variants import VARIANTS
 from multispin_models.onnx.weights import Array, Layer, Network
 
 __all__ = ["HEAD", "OBSERVED", "build_graphs"]
@@ -28,8 +29,8 @@ _INT64, _FLOAT = TensorProto.INT64, TensorProto.FLOAT
 
 def build_graphs(
     network: Network, recipe: Recipe, weights_path: Path, *, observe: bool = False
-) -> dict[AttentionForm, onnx.ModelProto]:
-    """Return the graph of a network for each form of attention; the weights are written to a file of their own.
+) -> dict[str, onnx.ModelProto]:
+    """Return a network's graph for each variant, by the name of its file; the weights go to a file of their own.
 
     Args:
         network: all weights, float32.
@@ -47,9 +48,9 @@ class _NetworkWriter:
     def __init__(self, network: Network, recipe: Recipe, builder: GraphBuilder, observe: bool) -> None:
         self._network, self._recipe, self._builder, self._observe = network, recipe, builder, observe
         self._products = ProductWriter(builder)
-        self._attend = AttentionWriter(builder, network.architecture, recipe.cache)
+        self._attend = AttentionWriter(builder, network.architecture)
 
-    def write(self) -> dict[AttentionForm, onnx.ModelProto]:
+    def write(self) -> dict[str, onnx.ModelProto]:
         b, network = self._builder, self._network
         a = network.architecture
         self._declare_inputs()
@@ -67,7 +68,7 @@ class _NetworkWriter:
         self._observed(normed, a.num_layers, HEAD)
         asked = b.one("Gather", normed, "logit_rows")
         b.node("Identity", [self._head(asked)], [b.output("logits", _FLOAT, ["asked", a.n_vocab])])
-        return b.finish(f"{a.family} {self._recipe.name}", ATTENTION_FORMS)
+        return b.finish(f"{a.family} {self._recipe.name}", [v.file_name for v in VARIANTS])
 
     def _declare_inputs(self) -> None:
         self._builder.input("token_ids", _INT64, ["rows"])

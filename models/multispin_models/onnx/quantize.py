@@ -82,10 +82,14 @@ def quantize_blocks_4(matrix: npt.NDArray[np.float32], size: int) -> Blocks:
             norm = np.square(centred).sum(axis=2)
             fitted = (centred * blocks).sum(axis=2) / np.maximum(norm, 1)
             scale = np.where(norm > 0, np.maximum(fitted, _SMALLEST_SCALE), scale)
-    packed = values[:, :, 0::2] | (values[:, :, 1::2] << 4)
     even = np.zeros((zeros.shape[0], zeros.shape[1] + zeros.shape[1] % 2), np.uint8)
     even[:, : zeros.shape[1]] = zeros
-    return Blocks(packed, scales, even[:, 0::2] | (even[:, 1::2] << 4))
+    return Blocks(_in_pairs(values), scales, _in_pairs(even))
+
+
+def _in_pairs(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return 4-bit values two to a byte along the last axis, the first in the low half."""
+    return np.bitwise_or(values[..., 0::2], np.left_shift(values[..., 1::2], np.uint8(4)))
 
 
 def quantize_rows_8(matrix: npt.NDArray[np.float32]) -> Rows8:

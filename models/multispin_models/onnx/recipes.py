@@ -19,14 +19,9 @@ import msgspec
 
 from multispin_models.errors import ConfigError
 
-__all__ = ["ATTENTION_FORMS", "AttentionForm", "CacheForm", "Form", "RECIPES", "Recipe", "find_recipe"]
+__all__ = ["Form", "RECIPES", "Recipe", "find_recipe"]
 
 Form = Literal["float32", "int8-block32", "int8-block64", "int4-block32", "w8a8"]
-
-
-CacheForm = Literal["float32", "float16"]
-AttentionForm = Literal["folded", "plain"]
-ATTENTION_FORMS: Final[tuple[AttentionForm, ...]] = ("folded", "plain")
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,7 +30,6 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         name: as asked for and shown.
         smooth: scales are moved from activations into weights first (SmoothQuant).
-        cache: of keys and values. With float16 attention reads half the bytes; llama.cpp's default too.
         embedding: of the table that rows are taken from: "float32", or 8-bit blocks.
     """
 
@@ -46,13 +40,12 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     down: Form
     head: Form
     embedding: Literal["float32", "int8-block32", "int8-block64"]
-    cache: CacheForm = "float16"
     smooth: bool = False
 
 
 def _uniform(form: Form) -> Recipe:
     embedding = form if form in {"float32", "int8-block64"} else "int8-block32"
-    return Recipe(form, form, form, form, form, form, embedding, "float32" if form == "float32" else "float16")
+    return Recipe(form, form, form, form, form, form, embedding)
 
 
 RECIPES: Final = {
@@ -61,7 +54,15 @@ RECIPES: Final = {
         _uniform("float32"),
         _uniform("int8-block32"),
         _uniform("int8-block64"),
-        Recipe("int4-block32", *["int4-block32"] * 4, head="int8-block32", embedding="int8-block32"),
+        Recipe(
+            "int4-block32",
+            "int4-block32",
+            "int4-block32",
+            "int4-block32",
+            "int4-block32",
+            "int8-block32",
+            "int8-block32",
+        ),
         _uniform("w8a8"),
         # down sees the widest activations, the head decides between near equals: both keep blocks
         Recipe("w8a8-smooth", "w8a8", "w8a8", "w8a8", "int8-block64", "int8-block64", "int8-block64", smooth=True),

@@ -10,8 +10,8 @@ import onnxruntime
 
 from multispin_models.errors import EngineFault, ModelError
 from multispin_models.onnx.arrangement import Heads, Part, arrange, slot_width
-from multispin_models.onnx.exported import ExportManifest, graph_file
-from multispin_models.onnx.recipes import AttentionForm
+from multispin_models.onnx.exported import ExportManifest
+from multispin_models.onnx.variants import Variant
 
 __all__ = ["GraphSession", "MAX_ROWS", "rotation"]
 
@@ -38,7 +38,7 @@ class GraphSession:
         self,
         directory: Path,
         manifest: ExportManifest,
-        attention: AttentionForm,
+        variant: Variant,
         *,
         n_ctx: int,
         slots: int,
@@ -46,11 +46,11 @@ class GraphSession:
         num_threads: int,
     ) -> None:
         a = manifest.architecture
-        self._session = _open_session(directory / graph_file(attention), num_threads)
+        self._session = _open_session(directory / variant.file_name, num_threads)
         self._binding = self._session.io_binding()
-        self._heads = Heads(a.num_heads, a.num_kv_heads, attention == "folded")
+        self._heads = Heads(a.num_heads, a.num_kv_heads, variant.attention == "folded")
         capacity = n_ctx + slot_width(min(max_rows, MAX_ROWS), self._heads)
-        self.cache = np.zeros((2 * a.num_layers, slots, a.num_kv_heads, capacity, a.head_size), manifest.recipe.cache)
+        self.cache = np.zeros((2 * a.num_layers, slots, a.num_kv_heads, capacity, a.head_size), variant.cache)
         self._logits = np.empty((max_rows, a.n_vocab), np.float32)
         self._fixed = rotation(np.array(manifest.inverse_frequencies), capacity)
         for name, values in self._fixed.items():
