@@ -185,7 +185,8 @@ class _Serving:
     async def _wait(self) -> None:
         """Wait for an answer; ask again when it does not come."""
         try:
-            self._on_answer(await asyncio.wait_for(self._inbox.get(), self._retry_s))
+            async with asyncio.timeout(self._retry_s):
+                answer = await self._inbox.get()
         except TimeoutError:
             silent_s = (monotonic_ns() - self._heard_ns) / 1e9
             if silent_s > self._config.deadline_s:
@@ -194,6 +195,8 @@ class _Serving:
                 ) from None
             self._retry_s = min(self._retry_s * (1.5 + random.random() / 2), self._config.retry_max_s)  # noqa: S311
             self._send(self._generation.repeat())
+        else:
+            self._on_answer(answer)
 
     def _on_answer(self, answer: Answer | Reconnected) -> None:
         self._heard_ns = monotonic_ns()

@@ -8,7 +8,8 @@ ROUTER --> on_frame --+                        +--> verdicts --> ROUTER
 import asyncio
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import zmq
@@ -29,6 +30,8 @@ __all__ = ["Server"]
 log = logging.getLogger(__name__)
 
 TICK_S = 0.5
+
+Computed = tuple[list[Outcome], int, list[int | None]]  # of every part; microseconds; microjoules of every part
 
 
 class Server:
@@ -54,7 +57,9 @@ class Server:
         self._model = target.model
         self._meter = meter
         self._engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._passing: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._pass_due = self._computing = self._closed = False
+        self._failed: asyncio.Future[None] = self._loop.create_future()
         self._channel: Channel = open_coordinator_channel(config.bind, config.security, self._on_frames, context)
 
     @property
@@ -63,23 +68,22 @@ class Server:
         return self._channel.endpoint
 
     async def serve(self) -> None:
-        """Serve until cancelled; then the pass under way ends, and socket and thread are closed."""
+        """Serve until cancelled; then the pass under way ends, and socket and thread are closed.
+
+        A fault of this program in a pass is raised here: it ends the daemon, and its agents resume at the next one.
+        """
         try:
             while True:
-                await asyncio.sleep(TICK_S)
-                if self._passing is not None and self._passing.done():
-                    self._passing.result()  # a fault of this program ends the daemon; its agents resume at the next one
+                await asyncio.wait({self._failed}, timeout=TICK_S)
+                if self._failed.done():
+                    self._failed.result()
                 self.dispatcher.on_tick(monotonic_ns())
                 self._start_pass()
         finally:
-            await self._close()
-
-    async def _close(self) -> None:
-        if self._passing is not None:
-            await asyncio.gather(self._passing, return_exceptions=True)
-        self._channel.close()
-        self._engine.shutdown()
-        log.info("closed; counters: %s", dict(sorted(self.dispatcher.counters.items())))
+            self._closed = True
+            self._channel.close()
+            self._engine.shutdown()
+            log.info("closed; counters: %s", dict(sorted(self.dispatcher.counters.items())))
 
     def _on_frames(self, frames: list[bytes]) -> None:
         self._send(self.dispatcher.on_frame(frames[0], frames[1:], monotonic_ns()))
@@ -93,16 +97,38 @@ class Server:
 
     def _start_pass(self) -> None:
         """Wake the engine unless it computes; what is ready is looked at only when the socket has been drained."""
-        if self._passing is None or self._passing.done():
-            self._passing = asyncio.create_task(self._run_passes())
+        if not self._pass_due:
+            self._pass_due = True
+            self._loop.call_soon(self._begin_pass)
 
-    async def _run_passes(self) -> None:
-        loop = asyncio.get_running_loop()
-        while (next_pass := self.dispatcher.next_pass()) is not None:
-            outcomes, verify_us, energy_uj = await loop.run_in_executor(self._engine, self._compute, next_pass)
+    def _begin_pass(self) -> None:
+        self._pass_due = False
+        if self._computing or self._closed or self._failed.done():
+            return
+        next_pass = self.dispatcher.next_pass()
+        if next_pass is not None:
+            self._computing = True
+            # Plain callbacks: a task and its wrapped future cost more wake-ups in every round.
+            self._engine.submit(self._compute, next_pass).add_done_callback(self._hand_over)
+
+    def _hand_over(self, computed: Future[Computed]) -> None:
+        """Bring the outcome from the engine's thread to the loop, which may be gone at the very end."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._end_pass, computed)
+
+    def _end_pass(self, computed: Future[Computed]) -> None:
+        self._computing = False
+        if self._closed:
+            return
+        try:
+            outcomes, verify_us, energy_uj = computed.result()
             self._send(self.dispatcher.on_pass_done(outcomes, PassTiming(monotonic_ns(), verify_us, energy_uj)))
+        except Exception as error:
+            self._failed.set_exception(error)
+            return
+        self._begin_pass()
 
-    def _compute(self, work_pass: Pass) -> tuple[list[Outcome], int, list[int | None]]:
+    def _compute(self, work_pass: Pass) -> Computed:
         started = time.perf_counter_ns()
         before = self._meter.read()
         outcomes = run_pass(self._model, work_pass)
