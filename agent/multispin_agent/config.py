@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from multispin_models.channel import Security
+from multispin_models.engines import DEFAULT_ENGINE
 
 __all__ = ["Config"]
 
@@ -19,7 +20,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         agent_id: its name, unique among the agents of a coordinator.
         coordinator: where the coordinator listens, tcp://HOST:PORT; off loopback `security` is needed.
         pair: name of a packaged pair, or the path of a pair manifest; its draft is run.
-        engine: "llamacpp" or "onnx".
+        engine: "onnx" or "llamacpp", with ":RECIPE" or without.
         threads: of a forward pass.
         num_draft_tokens: L, tokens drafted a round.
         draft_ahead: go on drafting from one's own guess while the verdict is in flight.
@@ -35,7 +36,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     agent_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "agent"
     coordinator: str = "tcp://127.0.0.1:5599"
     pair: str = "smollm2-135m"
-    engine: str = "llamacpp"
+    engine: str = DEFAULT_ENGINE
     threads: Positive = 1
     num_draft_tokens: Annotated[int, Meta(ge=0, le=64)] = 4
     draft_ahead: bool = True

@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from multispin_models.channel import Security
+from multispin_models.engines import DEFAULT_ENGINE
 
 __all__ = ["RESERVED_ROWS", "Config", "Limits"]
 
@@ -58,7 +59,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         bind: where agents connect, tcp://ADDRESS:PORT; off loopback `security` is needed.
         pair: name of a packaged pair, or the path of a pair manifest; its target is served.
-        engine: "llamacpp" or "onnx".
+        engine: "onnx" or "llamacpp", with ":RECIPE" or without.
         threads: of a forward pass.
         limits: see there.
         security: CURVE keys.
@@ -68,7 +69,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     bind: str = "tcp://127.0.0.1:5599"
     pair: str = "smollm2-135m"
-    engine: str = "llamacpp"
+    engine: str = DEFAULT_ENGINE
     threads: Positive = 1
     limits: Limits = Limits()
     security: Security = Security()

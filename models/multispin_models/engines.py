@@ -5,33 +5,39 @@ Without one the pair's manifest says which.
 """
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from multispin_models.cache import Progress, derived_path, locked
-from multispin_models.errors import ConfigError
+from multispin_models.errors import ConfigError, ModelError
 from multispin_models.language_model import LanguageModel, Tokenizer
 from multispin_models.manifest import RECIPES, ModelFile, load_pair, resolve_model, resolve_source
 
 __all__ = [
-    "DEFAULT_ONNX_RECIPE",
+    "DEFAULT_ENGINE",
     "ENGINES",
     "EngineName",
     "Loaded",
     "Side",
+    "expected_export",
     "load_side",
     "log_progress",
+    "onnx_recipe",
     "prepare_side",
 ]
 
 log = logging.getLogger(__name__)
 
-ENGINES: Final = ("llamacpp", "onnx")
-DEFAULT_ONNX_RECIPE: Final = "int8-block32"
+ENGINES: Final = ("onnx", "llamacpp")
+DEFAULT_ENGINE: Final = "onnx"  # installs without a compiler; several rows cost it little more than one
 
 Side = Literal["target", "draft"]
+
+# Where the manifest does not say: a target verifies several rows at a time, a draft writes one.
+_ONNX_RECIPES: Final[dict[Side, str]] = {"target": "w8a8-smooth", "draft": "int8-block32"}
 
 
 class EngineName(NamedTuple):
@@ -84,7 +90,7 @@ def prepare_side(pair_name: str, side: Side, engine: str, progress: Progress) ->
     name = EngineName.parse(engine)
     model_file = pair.target if side == "target" else pair.draft
     if name.engine == "onnx":
-        return _exported(model_file, name.recipe or model_file.onnx_recipe or DEFAULT_ONNX_RECIPE, progress)
+        return _exported(model_file, name.recipe or onnx_recipe(model_file, side), progress)
     if name.recipe:
         if name.recipe not in RECIPES:
             raise ConfigError(f"engine is {engine!r}: recipe allowed are {', '.join(RECIPES)}")
@@ -143,13 +149,26 @@ def _load_onnx(directory: Path, sizes: _Sizes) -> Loaded:
     return Loaded(load_onnx(directory, **sizes._asdict()), load_gguf_tokenizer(directory / VOCABULARY_FILE))
 
 
-def _exported(model_file: ModelFile, recipe: str, progress: Progress) -> Path:
-    """Return the folder of an export, made in the cache if it is not there."""
+def onnx_recipe(model_file: ModelFile, side: Side) -> str:
+    """Return the recipe in which the ONNX engine serves one end of a pair."""
+    return model_file.onnx_recipe or _ONNX_RECIPES[side]
+
+
+def expected_export(source: Path, sha256: str, recipe: str) -> Path:
+    """Return the folder in the cache where the export of a file is, or would be."""
     from multispin_models.onnx.exported import FORMAT_VERSION  # noqa: PLC0415
 
+    return derived_path(sha256, f"onnx{FORMAT_VERSION}-{recipe}", source.stem)
+
+
+def _exported(model_file: ModelFile, recipe: str, progress: Progress) -> Path:
+    """Return the folder of an export, made in the cache if it is not there."""
     source, sha256 = resolve_source(model_file, progress)
-    directory = derived_path(sha256, f"onnx{FORMAT_VERSION}-{recipe}", source.stem)
+    directory = expected_export(source, sha256, recipe)
     with locked(directory):
+        if directory.exists() and (fault := _export_fault(directory)):
+            log.warning("%s; making it anew", fault)
+            shutil.rmtree(directory)
         if not directory.exists():
             try:
                 from multispin_models.onnx.export import export_onnx  # noqa: PLC0415
@@ -160,3 +179,14 @@ def _exported(model_file: ModelFile, recipe: str, progress: Progress) -> Path:
             progress(f"exporting {source.name} as {recipe}", 0, None)
             export_onnx(source, directory, recipe)
     return directory
+
+
+def _export_fault(directory: Path) -> str:
+    """Return what is wrong with an export in the cache, "" if nothing: one of an older version, or damaged."""
+    from multispin_models.onnx.exported import read_export  # noqa: PLC0415
+
+    try:
+        read_export(directory)
+    except ModelError as error:
+        return str(error)
+    return ""

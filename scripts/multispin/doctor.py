@@ -19,17 +19,20 @@ import psutil
 import zmq
 
 from multispin.models_command import file_states
-from multispin_models.cache import cache_directory
+from multispin_models.cache import cache_directory, silent
 from multispin_models.energy.sensors import discover_meters
+from multispin_models.engines import DEFAULT_ENGINE, ENGINES, load_side
 from multispin_models.errors import MultispinError
-from multispin_models.manifest import DEFAULT_PAIR, expected_paths, load_pair
+from multispin_models.manifest import DEFAULT_PAIR, load_pair
+from multispin_models.probes import probe_exactness
 
-__all__ = ["DEFAULT_PORT", "Finding", "add_arguments", "examine", "run", "run_doctor"]
+__all__ = ["DEFAULT_PORT", "Finding", "add_arguments", "examine", "run"]
 
 DEFAULT_PORT: Final = 5599  # the coordinator's
 _PYTHON_LEAST: Final = (3, 11)
 _NEEDED: Final = ("multispin", "numpy", "msgspec", "pyzmq", "psutil")
-_ENGINES: Final = {"llama-cpp-python": "scripts/setup", "onnxruntime": "pip install 'multispin[onnx]'"}
+_ENGINES: Final = {"onnxruntime": "scripts/setup", "llama-cpp-python": "only if wanted: scripts/setup llamacpp"}
+_PROBE_S: Final = 6.0  # longer than at a daemon's start: more batch shapes are seen
 _DISK_LEAST_BYTES: Final = 1_000_000_000
 # What the engines' fast kernels ask for, on x86-64 and on arm64 (names of /proc/cpuinfo).
 _CPU_FEATURES: Final = (
@@ -56,6 +59,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 class _Question(NamedTuple):
     pair: str
+    engine: str
     port: int
     probe: bool
 
@@ -67,6 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pair", default=DEFAULT_PAIR, metavar="PAIR", help=f"the models to look at (default {DEFAULT_PAIR})"
     )
     parser.add_argument(
+        "--engine", choices=ENGINES, default=DEFAULT_ENGINE, help="that is to serve them (default %(default)s)"
+    )
+    parser.add_argument(
         "--port", type=int, default=DEFAULT_PORT, metavar="N", help=f"the coordinator's (default {DEFAULT_PORT})"
     )
     parser.add_argument("--no-probe", action="store_true", help="do not load the target to see whether it is exact")
@@ -74,14 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the findings and return the exit status: 1 if something needed is missing."""
-    return run_doctor(json=args.json, pair=args.pair, port=args.port, probe=not args.no_probe)
-
-
-def run_doctor(json: bool, pair: str = DEFAULT_PAIR, port: int = DEFAULT_PORT, probe: bool = True) -> int:
-    """Print the findings and return the exit status: 1 if something needed is missing."""
-    findings = examine(pair, port, probe=probe)
+    findings = examine(args.pair, args.port, engine=args.engine, probe=not args.no_probe)
     faults = sum(finding.status == "fault" for finding in findings)
-    if json:
+    if args.json:
         print(msgspec.json.encode({"ok": faults == 0, "findings": findings}).decode())
         return int(faults > 0)
     width = max(len(finding.name) for finding in findings)
@@ -93,9 +95,11 @@ def run_doctor(json: bool, pair: str = DEFAULT_PAIR, port: int = DEFAULT_PORT, p
     return int(faults > 0)
 
 
-def examine(pair: str = DEFAULT_PAIR, port: int = DEFAULT_PORT, *, probe: bool = True) -> list[Finding]:
+def examine(
+    pair: str = DEFAULT_PAIR, port: int = DEFAULT_PORT, *, engine: str = DEFAULT_ENGINE, probe: bool = True
+) -> list[Finding]:
     """Return everything that was looked at, in the order of printing."""
-    question = _Question(pair, port, probe)
+    question = _Question(pair, engine, port, probe)
     parts: list[Callable[[_Question], Iterator[Finding]]] = [
         _python, _packages, _cpu, _memory, _cache, _models, _engine, _port, _sensors,
     ]  # fmt: skip
@@ -169,8 +173,8 @@ def _read(path: str) -> str:
 def _memory(question: _Question) -> Iterator[Finding]:
     memory = psutil.virtual_memory()
     found = f"{memory.available / 1e9:.1f} GB free of {memory.total / 1e9:.1f} GB"
-    served = [expected_paths(model)[1] for model in (load_pair(question.pair).target, load_pair(question.pair).draft)]
-    needed = sum(path.stat().st_size for path in served if path and path.exists())
+    served = {state.end: state.size_bytes or 0 for state in file_states(load_pair(question.pair), question.engine)}
+    needed = sum(served.values())
     if memory.available < needed:
         todo = f"target and draft take {needed / 1e9:.1f} GB on one machine; free memory, or take a smaller recipe"
         yield Finding("memory", "warning", found, todo)
@@ -191,43 +195,49 @@ def _cache(_question: _Question) -> Iterator[Finding]:
 
 
 def _models(question: _Question) -> Iterator[Finding]:
-    for state in file_states(load_pair(question.pair), hashed=True):
+    for state in file_states(load_pair(question.pair), question.engine, hashed=True):
         name = f"{state.end} {state.recipe}"
         if state.fault:
-            todo = f"multispin models fetch {question.pair}"
+            todo = f"multispin models fetch --engine {question.engine} {question.pair}"
             yield Finding(name, "fault", f"{state.path or ''}: {state.fault}".lstrip(": "), todo)
         else:
             yield Finding(name, "ok", f"{(state.size_bytes or 0) / 1e6:.0f} MB, sha256 {state.sha256}, {state.path}")
 
 
 def _engine(question: _Question) -> Iterator[Finding]:
-    if not _version("llama-cpp-python"):
-        return
-    # Loaded here, so that the doctor also runs where llama.cpp is not installed.
-    from multispin_models.llamacpp import load_llamacpp  # noqa: PLC0415
-    from multispin_models.llamacpp.gguf_file import engine_version  # noqa: PLC0415
-    from multispin_models.probes import probe_exactness  # noqa: PLC0415
+    rebuild = "build it with the exact flags: scripts/setup llamacpp (agents do not need it, a coordinator does)"
+    if _version("llama-cpp-python"):
+        # Loaded here, so that the doctor also runs where llama.cpp is not installed.
+        from multispin_models.llamacpp.gguf_file import engine_version  # noqa: PLC0415
 
-    version = engine_version()
-    built_exact = "LLAMAFILE=0" in version and "REPACK=0" in version
-    rebuild = "build it with the exact flags: scripts/setup (agents do not need it, a coordinator does)"
-    yield Finding("llama.cpp", "ok" if built_exact else "warning", version, "" if built_exact else rebuild)
-    _, served = expected_paths(load_pair(question.pair).target)
-    if not question.probe or served is None or not served.exists():
-        yield Finding(
-            "exactness", "warning", "not probed", f"multispin models fetch {question.pair}, without --no-probe"
-        )
+        version = engine_version()
+        built_exact = "LLAMAFILE=0" in version and "REPACK=0" in version
+        yield Finding("llama.cpp", "ok" if built_exact else "warning", version, "" if built_exact else rebuild)
+    states = file_states(load_pair(question.pair), question.engine)
+    if not question.probe or any(state.fault for state in states):
+        todo = f"multispin models fetch --engine {question.engine} {question.pair}, without --no-probe"
+        yield Finding("exactness", "warning", "not probed", todo)
         return
-    model = load_llamacpp(served, n_ctx=256, max_sequences=3, max_rows=32, num_threads=min(2, os.cpu_count() or 1))
+    target = load_side(
+        question.pair,
+        "target",
+        question.engine,
+        n_ctx=256,
+        max_sequences=3,
+        max_rows=64,
+        num_threads=min(2, os.cpu_count() or 1),
+        progress=silent,
+    ).model
     try:
-        report = probe_exactness(model)
+        report = probe_exactness(target, budget_s=_PROBE_S)
     finally:
-        model.close()
-    found = f"{report.rows_different} of {report.rows_compared} rows differ between batch shapes"
+        target.close()
+    found = f"{question.engine}: {report.rows_different} of {report.rows_compared} rows differ between batch shapes"
     if report.exact:
-        yield Finding("exactness", "ok", f"exact: {found}")
+        yield Finding("exactness", "ok", f"exact, {found}")
     else:
-        yield Finding("exactness", "warning", f"not exact: {found}, by up to {report.max_difference:.3g}", rebuild)
+        todo = rebuild if question.engine == "llamacpp" else "serve another recipe, or report the differences"
+        yield Finding("exactness", "warning", f"not exact, {found}, by up to {report.max_difference:.3g}", todo)
 
 
 def _port(question: _Question) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from msgspec import Meta
 from multispin.supervised import DaemonFailed, Supervised
 from multispin_coordinator.config import Limits
 from multispin_models.clock import monotonic_ns
+from multispin_models.engines import DEFAULT_ENGINE
 from multispin_models.errors import ConfigError
 from multispin_models.language_model import ModelInfo
 from multispin_models.prompts import Job
@@ -56,8 +57,8 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     draft_ahead: bool = True
     concurrent_per_agent: Positive = 1
     pair: str = "smollm2-135m"
-    engine: str = "llamacpp"
-    draft_engine: str = "llamacpp"
+    engine: str = DEFAULT_ENGINE
+    draft_engine: str = DEFAULT_ENGINE
     coordinator_threads: Positive = 1
     agent_threads: Positive = 1
     coordinator_cpus: tuple[int, ...] | None = None

@@ -1,14 +1,18 @@
-"""`multispin models`: which draft/target pairs there are, bring one to this machine, check what is here."""
+"""Which draft/target pairs there are; bring one to this machine, check what is here, export one's own."""
 
 import argparse
 from pathlib import Path
 
 import msgspec
 
+from multispin import export_command
 from multispin.progress import terminal_progress
-from multispin_models.cache import Progress, cache_directory, file_sha256, recorded_sha256_path
+from multispin_models.cache import Progress, cache_directory, file_sha256, recorded_sha256_path, silent
+from multispin_models.engines import DEFAULT_ENGINE, ENGINES, Side, expected_export, onnx_recipe, prepare_side
 from multispin_models.errors import ModelError
-from multispin_models.manifest import DEFAULT_PAIR, Pair, expected_paths, load_pair, packaged_pairs, resolve
+from multispin_models.gguf_tokenizer import load_gguf_tokenizer
+from multispin_models.manifest import DEFAULT_PAIR, ModelFile, Pair, expected_paths, load_pair, packaged_pairs
+from multispin_models.onnx.exported import VOCABULARY_FILE, read_export
 
 __all__ = ["FileState", "add_arguments", "file_states", "run"]
 
@@ -41,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = commands.add_parser("list", help="the packaged pairs, and what is on this machine")
     fetch = commands.add_parser("fetch", help="bring a pair into the cache and re-encode it as its manifest says")
     check = commands.add_parser("check", help="compare the files of a pair with their sha256, and their vocabularies")
+    export_command.add_arguments(commands.add_parser("export", help="make an ONNX model from a GGUF file"))
     for command in (fetch, check):
         command.add_argument(
             "pair",
@@ -50,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"a packaged name, or the path of a manifest ending in .toml (default {DEFAULT_PAIR})",
         )
     for command in (listing, fetch, check):
+        command.add_argument(
+            "--engine",
+            choices=ENGINES,
+            default=DEFAULT_ENGINE,
+            help="whose files: exported for onnx, re-encoded for llamacpp (default %(default)s)",
+        )
         command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -59,13 +70,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         MultispinError: a pair is not valid, or cannot be brought.
     """
-    commands = {"list": _list, "fetch": _fetch, "check": _check}
+    commands = {"list": _list, "fetch": _fetch, "check": _check, "export": export_command.run}
     return commands[args.models_command](args)
 
 
 def _list(args: argparse.Namespace) -> int:
     pairs = [load_pair(name) for name in packaged_pairs()]
-    states = {pair.name: file_states(pair) for pair in pairs}
+    states = {pair.name: file_states(pair, args.engine) for pair in pairs}
     if args.json:
         print(msgspec.json.encode({"cache": str(cache_directory()), "pairs": states}).decode())
         return 0
@@ -82,19 +93,18 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    resolved = resolve(load_pair(args.pair), terminal_progress())
+    paths = {side: str(prepare_side(args.pair, side, args.engine, terminal_progress())) for side in ("target", "draft")}
     if args.json:
-        paths = {"pair": resolved.name, "target": str(resolved.target_path), "draft": str(resolved.draft_path)}
-        print(msgspec.json.encode(paths).decode())
+        print(msgspec.json.encode({"pair": load_pair(args.pair).name, "engine": args.engine, **paths}).decode())
         return 0
-    print(f"{resolved.name}: target {resolved.target.recipe:10}  {resolved.target_path}")
-    print(f"{resolved.name}: draft  {resolved.draft.recipe:10}  {resolved.draft_path}")
+    for side, path in paths.items():
+        print(f"{side:6}  {path}")
     return 0
 
 
 def _check(args: argparse.Namespace) -> int:
     pair = load_pair(args.pair)
-    states = file_states(pair, hashed=True, progress=terminal_progress())
+    states = file_states(pair, args.engine, hashed=True, progress=terminal_progress())
     vocabularies = _vocabulary_fault(states)
     faulty = bool(vocabularies) or any(state.fault for state in states)
     if args.json:
@@ -107,23 +117,46 @@ def _check(args: argparse.Namespace) -> int:
     return int(faulty)
 
 
-def file_states(pair: Pair, *, hashed: bool = False, progress: Progress | None = None) -> list[FileState]:
-    """Return the state of the files of a pair: what was fetched, and what is served.
+def file_states(
+    pair: Pair, engine: str = DEFAULT_ENGINE, *, hashed: bool = False, progress: Progress = silent
+) -> list[FileState]:
+    """Return the state of the files of a pair: what was fetched, and what an engine serves.
 
     Args:
         pair: from `load_pair`.
+        engine: one of ENGINES.
         hashed: read the files and compare their sha256.
-        progress: told of the reading; null shows nothing.
+        progress: told of the reading.
     """
-    shown = progress or (lambda *_: None)
+    shown = progress if hashed else None
     states = []
-    for end, model in (("target", pair.target), ("draft", pair.draft)):
+    sides: tuple[tuple[Side, ModelFile], ...] = (("target", pair.target), ("draft", pair.draft))
+    for end, model in sides:
         source, served = expected_paths(model)
-        if served != source:
-            states.append(_state(end, "as-shipped", source, model.sha256, shown if hashed else None))
-        expected = model.sha256 if served == source else _recorded(served)
-        states.append(_state(end, model.recipe, served, expected, shown if hashed else None))
+        if served != source or engine == "onnx":
+            states.append(_state(end, "as-shipped", source, model.sha256, shown))
+        if engine == "onnx":
+            states.append(_export_state(end, model, source, hashed=hashed))
+        else:
+            expected = model.sha256 if served == source else _recorded(served)
+            states.append(_state(end, model.recipe, served, expected, shown))
     return states
+
+
+def _export_state(end: Side, model: ModelFile, source: Path, *, hashed: bool) -> FileState:
+    """Return the state of an export; reading it compares its hash with its manifest's."""
+    recipe = onnx_recipe(model, end)
+    sha256 = model.sha256 or (file_sha256(source) if source.exists() else None)
+    folder = None if sha256 is None else expected_export(source, sha256, recipe)
+    if folder is None or not folder.exists():
+        where = None if folder is None else str(folder)
+        return FileState(end, where, recipe, False, None, None, "not here: multispin models fetch")
+    size_bytes = sum(file.stat().st_size for file in folder.iterdir())
+    try:
+        fingerprint = read_export(folder).fingerprint if hashed else None
+    except ModelError as error:
+        return FileState(end, str(folder), recipe, True, size_bytes, None, f"damaged: {error}")
+    return FileState(end, str(folder), recipe, True, size_bytes, fingerprint, "")
 
 
 def _recorded(served: Path | None) -> str | None:
@@ -145,14 +178,12 @@ def _state(end: str, recipe: str, path: Path | None, expected: str | None, progr
 
 def _vocabulary_fault(states: list[FileState]) -> str:
     """Return what is wrong with the vocabularies of target and draft, "" if they are the same."""
-    # llama.cpp reads them; only this sub-command needs it.
-    from multispin_models.llamacpp.tokenizer import load_llamacpp_tokenizer  # noqa: PLC0415
-
-    served = {state.end: state for state in states}  # the last of each end
-    if any(state.fault for state in served.values()):
+    if any(state.fault for state in states):
         return "not compared: a file is missing or damaged"
+    served = {state.end: Path(str(state.path)) for state in states}  # the last of each end
+    files = {end: path / VOCABULARY_FILE if path.is_dir() else path for end, path in served.items()}
     try:
-        target, draft = (load_llamacpp_tokenizer(Path(str(served[end].path))) for end in ("target", "draft"))
+        target, draft = (load_gguf_tokenizer(files[end]) for end in ("target", "draft"))
     except ModelError as error:
         return str(error)
     if target.vocabulary_hash == draft.vocabulary_hash:

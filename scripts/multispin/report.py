@@ -81,9 +81,7 @@ def _notes(summary: Summary, rounds: Sequence[RoundRecord]) -> Iterable[str]:
         yield _round_times(rounds)
     differences = summary.text_differences
     checked = (
-        "not compared with the target alone (--check-text)"
-        if differences is None
-        else f"{differences} tokens differ"
+        "not compared with the target alone (--check-text)" if differences is None else f"{differences} tokens differ"
     )
     yield f"text: {checked}; target's engine exact to the last bit: {'yes' if summary.exact else 'no'}"
     value = "-" if summary.energy_j_per_token is None else f"{summary.energy_j_per_token:.4f} J/token"

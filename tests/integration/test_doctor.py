@@ -21,7 +21,8 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(name: str, *, pair: str = "smollm2-135m", port: int = 0) -> doctor.Finding:
-    [finding] = [finding for finding in examine(pair, port, probe=False) if finding.name == name]
+    findings = examine(pair, port, engine="llamacpp", probe=False)
+    [finding] = [finding for finding in findings if finding.name == name]
     return finding
 
 
@@ -35,33 +36,43 @@ def run(*flags: str) -> tuple[int, str]:
 
 @pytest.mark.usefixtures("empty_cache")
 def test_missing_models_are_faults_with_the_command_that_brings_them() -> None:
-    status, text = run("--json", "--no-probe")
+    status, text = run("--json", "--no-probe", "--engine", "llamacpp")
     report: dict[str, Any] = json.loads(text)
     assert status == 1
     assert report["ok"] is False
     faults = {finding["name"]: finding["todo"] for finding in report["findings"] if finding["status"] == "fault"}
     assert set(faults) == {"target as-shipped", "target BF16", "draft as-shipped", "draft Q8_0"}
-    assert set(faults.values()) == {"multispin models fetch smollm2-135m"}
+    assert set(faults.values()) == {"multispin models fetch --engine llamacpp smollm2-135m"}
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_for_onnx_the_exports_are_looked_for() -> None:
+    status, text = run("--json", "--no-probe")
+    faults = {finding["name"] for finding in json.loads(text)["findings"] if finding["status"] == "fault"}
+    assert status == 1
+    assert faults == {"target as-shipped", "target w8a8-smooth", "draft as-shipped", "draft int8-block32"}
 
 
 @pytest.mark.usefixtures("empty_cache")
 def test_the_text_says_the_same_as_the_json() -> None:
     status, text = run("--no-probe")
     assert status == 1
-    assert "fault    target BF16" in text
-    assert "-> multispin models fetch smollm2-135m" in text
+    assert "fault    target w8a8-smooth" in text
+    assert "-> multispin models fetch --engine onnx smollm2-135m" in text
     assert text.endswith("4 faults\n")
 
 
 @pytest.mark.model
-def test_with_the_default_models_nothing_is_missing_and_the_probe_is_told() -> None:
-    status, text = run("--json")
+@pytest.mark.parametrize("engine", ["onnx", "llamacpp"])
+def test_with_the_default_models_nothing_is_missing_and_the_probe_is_told(engine: str) -> None:
+    subprocess.run([sys.executable, "-m", "multispin", "models", "fetch", "--engine", engine], check=True)
+    status, text = run("--json", "--engine", engine)
     report = json.loads(text)
     findings = {finding["name"]: finding for finding in report["findings"]}
     assert status == 0, [finding for finding in report["findings"] if finding["status"] == "fault"]
     assert report["ok"] is True
     assert "rows differ between batch shapes" in findings["exactness"]["found"]
-    exactly_built = "LLAMAFILE=0 REPACK=0" in findings["llama.cpp"]["found"]
+    exactly_built = engine == "onnx" or "LLAMAFILE=0 REPACK=0" in findings["llama.cpp"]["found"]
     assert findings["exactness"]["status"] == ("ok" if exactly_built else "warning")
 
 
