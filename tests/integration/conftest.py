@@ -12,8 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
+from multispin.local_run import RunSettings
 from multispin_models.cache import silent
-from multispin_models.engines import Loaded, load_side
+from multispin_models.engines import Loaded, load_side, prepare_side
 from multispin_models.manifest import load_pair, resolve
 from multispin_models.prompts import Job, JobDefaults, encode_prompt, read_jobs
 from multispin_models.target_alone import generate_alone
@@ -169,13 +170,17 @@ def is_alive_fixture() -> Callable[[psutil.Process], bool]:
 
 
 class TargetAlone:
-    """The target, loaded once, generating one token a pass: what every run's text is compared with."""
+    """The target, loaded once, generating one token a pass: what every run's text is compared with.
 
-    def __init__(self) -> None:
+    Args:
+        engine: of the runs.
+    """
+
+    def __init__(self, engine: str) -> None:
         self.loaded: Loaded = load_side(
-            "smollm2-135m",
+            RunSettings().pair,
             "target",
-            "llamacpp",
+            engine,
             n_ctx=512,
             max_sequences=1,
             max_rows=64,
@@ -203,7 +208,16 @@ class TargetAlone:
 
 @pytest.fixture(scope="session")
 def target_alone() -> Iterator[TargetAlone]:
-    alone = TargetAlone()
+    """The target on the engine that is the default of all commands; the draft is on this machine too from here on."""
+    prepare_side(RunSettings().pair, "draft", RunSettings().draft_engine, silent)
+    alone = TargetAlone(RunSettings().engine)
+    yield alone
+    alone.loaded.model.close()
+
+
+@pytest.fixture(scope="session")
+def llamacpp_target_alone() -> Iterator[TargetAlone]:
+    alone = TargetAlone("llamacpp")
     yield alone
     alone.loaded.model.close()
 

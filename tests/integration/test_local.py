@@ -228,8 +228,7 @@ def test_the_text_does_not_depend_on_how_it_is_drafted(
 def test_a_poor_draft_of_the_users_own_manifest_is_accepted_less_and_changes_no_token(
     run_multispin: Callable[..., Any],
     prompts: Path,
-    expected: dict[str, list[int]],
-    plain: Any,
+    llamacpp_target_alone: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     default_pair_files: tuple[Path, Path],
@@ -241,12 +240,15 @@ def test_a_poor_draft_of_the_users_own_manifest_is_accepted_less_and_changes_no_
     )
     monkeypatch.setenv("MULTISPIN_CACHE", str(tmp_path / "cache"))
     ran = run_multispin(
-        *("local", "--pair", "mine.toml", "--prompts", prompts, "--out", "run", "--max-tokens", MAX_TOKENS, "--json"),
+        *("local", "--pair", "mine.toml", "--engine", "llamacpp", "--prompts", prompts, "--out", "run"),
+        *("--max-tokens", MAX_TOKENS, "--json"),
         cwd=tmp_path,
     )
     assert ran.status == 0, ran.stderr
+    expected = llamacpp_target_alone.of_file(prompts, JobDefaults(max_tokens=MAX_TOKENS))
+    expected["stopped"] = stopped_at(expected["stopped"], "345", llamacpp_target_alone)
     assert ran.token_ids == expected
-    assert ran.summary["acceptance_rate"] < plain.summary["acceptance_rate"]
+    assert ran.summary["acceptance_rate"] < 0.9  # of the default draft 0.97
 
 
 def _warm(run_multispin: Callable[..., Any], prompts: Path, out: Path, *flags: object) -> Any:
