@@ -1,7 +1,8 @@
-"""Measure a verification, or the overhead of a round.
+"""Measure a verification, the target alone, or the overhead of a round.
 
     multispin bench verify --rows 1,2,5,9 --context 256 --cpu 0      T_v = c0 + c1 * rows on this machine
     multispin bench verify --engine llamacpp,onnx --draft            engines side by side, and what drafting costs
+    multispin bench alone --users 1,8 --prompts FILE                 the target alone, batched; beside it a rival server
     multispin bench overhead                                         how much of a round is not model time
 
 Figures are of this machine as it is now: what else runs on it is in them.
@@ -9,7 +10,7 @@ Figures are of this machine as it is now: what else runs on it is in them.
 
 import argparse
 
-from multispin.bench import overhead_command, verify_command
+from multispin.bench import alone_command, overhead_command, verify_command
 
 __all__ = ["add_arguments", "run"]
 
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="bench_command", required=True, metavar="WHAT")
     for name, module, summary in (
         ("verify", verify_command, "the time of one verification against rows, sequences and context"),
+        ("alone", alone_command, "the target alone, batched over users, and a rival server beside it"),
         ("overhead", overhead_command, "how much of a round is not model time"),
     ):
         command = commands.add_parser(
