@@ -29,7 +29,7 @@ from multispin_models.messages import (
     encode,
 )
 
-__all__ = ["Answer", "Client", "Reconnected", "RefusedByCoordinator"]
+__all__ = ["Answer", "Client", "Event", "Reconnected", "RefusedByCoordinator"]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,10 @@ class Reconnected:
     """The coordinator is a new one, or has forgotten this agent: every request must be opened again."""
 
 
+Event = Answer | Reconnected | RefusedByCoordinator
+"""What a request can hear: an answer, that it must be opened again, or that nothing more will come."""
+
+
 class Client:
     """The connection to the coordinator.
 
@@ -75,7 +79,7 @@ class Client:
         self._config = config
         self._draft = draft
         self._instance_id = f"{secrets.randbits(64):016x}"
-        self._inboxes: dict[int, asyncio.Queue[Answer | Reconnected]] = {}
+        self._inboxes: dict[int, asyncio.Queue[Event]] = {}
         self._welcomed = asyncio.Event()
         self._failed: RefusedByCoordinator | None = None
         self._pings = 0
@@ -96,9 +100,9 @@ class Client:
         assert self.welcome is not None
         return self.welcome
 
-    def subscribe(self, request_id: int) -> asyncio.Queue[Answer | Reconnected]:
+    def subscribe(self, request_id: int) -> asyncio.Queue[Event]:
         """Return the queue into which the answers to a request go."""
-        inbox: asyncio.Queue[Answer | Reconnected] = asyncio.Queue()
+        inbox: asyncio.Queue[Event] = asyncio.Queue()
         self._inboxes[request_id] = inbox
         return inbox
 
@@ -185,6 +189,8 @@ class Client:
             self._say_hello()
         elif refused.code in FATAL_CODES:
             self._failed = RefusedByCoordinator(f"coordinator refuses this agent ({refused.code}): {refused.message}")
+            for inbox in self._inboxes.values():
+                inbox.put_nowait(self._failed)
             self._welcomed.set()
         else:
             log.warning("coordinator refuses this agent for now (%s): %s", refused.code, refused.message)

@@ -22,6 +22,7 @@ import zmq
 from multispin_agent.client import Client
 from multispin_agent.config import Config
 from multispin_agent.serve_file import ServeFile
+from multispin_models.channel import check_endpoint
 from multispin_models.energy import Sampler, open_meter
 from multispin_models.engines import ENGINES, Loaded, load_side, log_progress
 from multispin_models.errors import ConfigError, MultispinError
@@ -99,6 +100,7 @@ def _start_meter(config: Config) -> Sampler | str:
 
 async def _serve(config: Config, args: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
+    check_endpoint(config.coordinator, config.security)
     jobs = _share(read_jobs(args.prompts, job_defaults(args), args.limit), args.share)
     run_id = args.run_id or secrets.token_hex(8)
     engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from multispin_agent.client import Answer, Client, Reconnected
+from multispin_agent.client import Answer, Client, Event, Reconnected, RefusedByCoordinator
 from multispin_agent.config import Config
 from multispin_agent.drafter import Drafter
 from multispin_agent.generation import Generation
@@ -198,8 +198,10 @@ class _Serving:
         else:
             self._on_answer(answer)
 
-    def _on_answer(self, answer: Answer | Reconnected) -> None:
+    def _on_answer(self, answer: Event) -> None:
         self._heard_ns = monotonic_ns()
+        if isinstance(answer, RefusedByCoordinator):
+            raise RequestFailed(str(answer), self._result())
         if isinstance(answer, Reconnected):
             self._reopen()
         elif isinstance(answer.message, Refused):

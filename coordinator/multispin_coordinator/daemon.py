@@ -19,6 +19,7 @@ from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config
 from multispin_coordinator.server import Server
 from multispin_models.cache import Progress
+from multispin_models.channel import check_endpoint
 from multispin_models.energy import open_meter
 from multispin_models.engines import ENGINES, Loaded, load_side, log_progress
 from multispin_models.errors import MultispinError, UnsupportedModel
@@ -76,6 +77,7 @@ async def serve(config: Config) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    check_endpoint(config.bind, config.security)
     opened = open_meter(config.meter)
     if opened.meter is None:
         log.info("%s", opened.reason)

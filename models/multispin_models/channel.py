@@ -24,7 +24,7 @@ from zmq.auth.certs import load_certificate, load_certificates
 from multispin_models.errors import ConfigError
 from multispin_models.messages import MAX_FRAME_BYTES
 
-__all__ = ["Channel", "Security", "is_loopback", "open_agent_channel", "open_coordinator_channel"]
+__all__ = ["Channel", "Security", "check_endpoint", "is_loopback", "open_agent_channel", "open_coordinator_channel"]
 
 HEARTBEAT_MS: Final = 2_000
 HEARTBEAT_TIMEOUT_MS: Final = 10_000
@@ -68,6 +68,19 @@ def is_loopback(endpoint: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def check_endpoint(endpoint: str, security: Security) -> None:
+    """Refuse an address that this side must not use; a daemon asks before it loads its model.
+
+    Raises:
+        ConfigError: no tcp://HOST:PORT, or off loopback without keys.
+    """
+    if not is_loopback(endpoint) and security.secret_key_file is None:
+        raise ConfigError(
+            f"{endpoint} is not loopback and no keys are set: give security.secret_key_file and the other side's key, "
+            "or use tcp://127.0.0.1:PORT"
+        )
 
 
 class Channel:
@@ -152,6 +165,7 @@ def open_coordinator_channel(
     Raises:
         ConfigError: the address is taken or no address of this machine, or off loopback without keys.
     """
+    check_endpoint(endpoint, security)
     socket = _socket(context, zmq.ROUTER)
     authenticator = None
     with ExitStack() as undo:
@@ -163,8 +177,6 @@ def open_coordinator_channel(
             socket.curve_server = True
             authenticator = _authenticator(context, security.authorized_keys_dir)
             undo.callback(authenticator.stop)
-        elif not is_loopback(endpoint):
-            raise ConfigError(_KEYS_NEEDED.format(endpoint, "secret_key_file and authorized_keys_dir"))
         try:
             socket.bind(endpoint)
         except zmq.ZMQError as error:
@@ -185,7 +197,7 @@ def open_agent_channel(
     Raises:
         ConfigError: a bad address, or off loopback without keys.
     """
-    loopback = is_loopback(endpoint)
+    check_endpoint(endpoint, security)
     socket = _socket(context, zmq.DEALER)
     with ExitStack() as undo:
         undo.callback(socket.close, 0)
@@ -197,17 +209,12 @@ def open_agent_channel(
                 raise ConfigError("security.server_key_file is missing: the coordinator's public key")
             socket.curve_publickey, socket.curve_secretkey = _secret_certificate(security.secret_key_file)
             socket.curve_serverkey = _certificate(security.server_key_file)[0]
-        elif not loopback:
-            raise ConfigError(_KEYS_NEEDED.format(endpoint, "secret_key_file and server_key_file"))
         try:
             socket.connect(endpoint)
         except zmq.ZMQError as error:
             raise ConfigError(f"cannot connect to {endpoint}: {error.strerror}; check --coordinator") from error
         undo.pop_all()
     return Channel(socket, on_frames)
-
-
-_KEYS_NEEDED = "{} is not loopback and no keys are set: give security.{}, or use tcp://127.0.0.1:PORT"
 
 
 def _socket(context: zmq.Context[Any], kind: int) -> zmq.Socket[bytes]:

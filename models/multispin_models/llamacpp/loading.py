@@ -98,7 +98,8 @@ def _probe_window(model: LlamaCppModel, window: int) -> None:
 
 def _new_context(file: GgufFile, n_ctx: int, max_sequences: int, max_rows: int, num_threads: int) -> Any:
     params = lib.llama_context_default_params()
-    params.n_ctx = n_ctx * max_sequences
+    # A pass is cut to the whole context: a short one with few sequences must still hold the rows of a pass.
+    params.n_ctx = max(n_ctx * max_sequences, max_rows)
     params.n_seq_max = max_sequences
     # llama.cpp asserts (and ends the process) unless a row for every sequence fits.
     rows = max(max_rows, max_sequences)
