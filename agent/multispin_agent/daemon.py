@@ -13,7 +13,6 @@ import logging
 import secrets
 import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from multispin_agent.config import Config
 from multispin_agent.serve_file import ServeFile
 from multispin_models.channel import check_endpoint
 from multispin_models.energy import Sampler, open_meter
+from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import ENGINES, Loaded, load_side, log_progress
 from multispin_models.errors import ConfigError, MultispinError
 from multispin_models.probes import probe_rollback
@@ -103,9 +103,9 @@ async def _serve(config: Config, args: argparse.Namespace) -> int:
     check_endpoint(config.coordinator, config.security)
     jobs = _share(read_jobs(args.prompts, job_defaults(args), args.limit), args.share)
     run_id = args.run_id or secrets.token_hex(8)
-    engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+    engine = EngineThread()
     meter = _start_meter(config)
-    loaded = await loop.run_in_executor(engine, _load_draft, config)
+    loaded = await engine.run(_load_draft, config)
     with zmq.Context() as context:
         client = Client(config, loaded.model.info, context)
         serve_file = ServeFile(

@@ -8,7 +8,6 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 from multispin_agent.client import Answer, Client, Event, Reconnected, RefusedByCoordinator
@@ -17,6 +16,7 @@ from multispin_agent.drafter import Drafter
 from multispin_agent.generation import Generation
 from multispin_agent.text import TextAssembler
 from multispin_models.clock import monotonic_ns
+from multispin_models.engine_thread import EngineThread
 from multispin_models.errors import MultispinError
 from multispin_models.language_model import LanguageModel, Tokenizer
 from multispin_models.messages import Draft, Open, Refused, Verdict, Welcome
@@ -103,7 +103,7 @@ class _Serving:
         client: Client,
         model: LanguageModel,
         tokenizer: Tokenizer,
-        engine: Executor,
+        engine: EngineThread,
         on_text: Callable[[str], None],
     ) -> None:
         self._config = config
@@ -133,18 +133,17 @@ class _Serving:
         self._retry_s = config.retry_s
 
     async def run(self) -> Finished:
-        loop = asyncio.get_running_loop()
         generation = self._generation
         self._limit_draft(await self._client.ready())
         try:
-            self._drafter = await loop.run_in_executor(self._engine, Drafter, self._model, generation.sampling)
+            self._drafter = await self._engine.run(Drafter, self._model, generation.sampling)
             self._send(generation.open())
             while not generation.finish and not self._assembler.stopped:
                 await self._turn()
         finally:
             self._client.unsubscribe(generation.request_id)
             if self._drafter is not None:
-                await asyncio.shield(loop.run_in_executor(self._engine, self._drafter.close))
+                await asyncio.shield(self._engine.run(self._drafter.close))
         return self._result()
 
     def _limit_draft(self, welcome: Welcome) -> None:
@@ -166,8 +165,8 @@ class _Serving:
         generation = self._generation
         assert self._drafter is not None
         tokens = generation.tokens + generation.guess
-        drafted, seconds = await asyncio.get_running_loop().run_in_executor(
-            self._engine, _timed_draft, self._drafter, tokens, count, self._end_token_ids, self._interrupted
+        drafted, seconds = await self._engine.run(
+            _timed_draft, self._drafter, tokens, count, self._end_token_ids, self._interrupted
         )
         self._draft_s += seconds
         if not drafted and not self._interrupted():
@@ -284,7 +283,7 @@ async def generate(
     client: Client,
     model: LanguageModel,
     tokenizer: Tokenizer,
-    engine: Executor,
+    engine: EngineThread,
     on_text: Callable[[str], None] = lambda _text: None,
 ) -> Finished:
     """Return the text of a request and how it came about.
@@ -295,7 +294,7 @@ async def generate(
         client: the connection.
         model: the draft model; used in `engine` only.
         tokenizer: of the pair.
-        engine: a single thread.
+        engine: its thread.
         on_text: called with every piece of text as it becomes certain.
 
     Raises:

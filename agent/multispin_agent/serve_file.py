@@ -9,13 +9,13 @@ import logging
 import secrets
 import sys
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from pathlib import Path
 
 from multispin_agent.client import Client
 from multispin_agent.config import Config
 from multispin_agent.generate import Finished, Request, RequestFailed, RoundTiming, generate
 from multispin_models.energy import Sampler, Window
+from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import Loaded
 from multispin_models.prompts import Job, encode_prompt
 from multispin_models.records import JsonlWriter, RequestRecord, RoundRecord, read_jsonl, write_jsonl
@@ -32,7 +32,7 @@ class ServeFile:
         config: of the agent.
         client: the connection.
         loaded: the draft model; used in `engine` only.
-        engine: a single thread.
+        engine: its thread.
         meter: of this box, running; or the reason why there is none.
         out: folder for requests.jsonl, rounds.jsonl and draft.jsonl (the model); null prints texts to standard output.
         run_id: in every record.
@@ -43,7 +43,7 @@ class ServeFile:
         config: Config,
         client: Client,
         loaded: Loaded,
-        engine: Executor,
+        engine: EngineThread,
         meter: Sampler | str,
         out: Path | None,
         run_id: str,

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import zmq
@@ -21,6 +20,7 @@ from multispin_coordinator.server import Server
 from multispin_models.cache import Progress
 from multispin_models.channel import check_endpoint
 from multispin_models.energy import open_meter
+from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import ENGINES, Loaded, load_side, log_progress
 from multispin_models.errors import MultispinError, UnsupportedModel
 from multispin_models.language_model import ModelInfo
@@ -82,8 +82,8 @@ async def serve(config: Config) -> None:
     if opened.meter is None:
         log.info("%s", opened.reason)
     meter = PassMeter(opened.meter)
-    with ThreadPoolExecutor(max_workers=1) as loader:
-        loaded, info = await loop.run_in_executor(loader, load_target, config, log_progress)
+    with EngineThread() as loader:
+        loaded, info = await loader.run(load_target, config, log_progress)
     with zmq.Context() as context:
         server = Server(config, loaded, info, meter, context)
         # The signal to whoever started this.

@@ -8,8 +8,6 @@ ROUTER --> on_frame --+                        +--> verdicts --> ROUTER
 import asyncio
 import logging
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import zmq
@@ -21,6 +19,7 @@ from multispin_coordinator.passes import Outcome, Pass, PassTiming
 from multispin_coordinator.verifier import run_pass
 from multispin_models.channel import Channel, open_coordinator_channel
 from multispin_models.clock import monotonic_ns
+from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import Loaded
 from multispin_models.language_model import ModelInfo
 from multispin_models.messages import encode
@@ -56,7 +55,7 @@ class Server:
         self.dispatcher = Dispatcher(info, target.tokenizer.end_token_ids, config.limits)
         self._model = target.model
         self._meter = meter
-        self._engine = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._engine = EngineThread()
         self._loop = asyncio.get_running_loop()
         self._pass_due = self._computing = self._closed = False
         self._failed: asyncio.Future[None] = self._loop.create_future()
@@ -108,15 +107,10 @@ class Server:
         next_pass = self.dispatcher.next_pass()
         if next_pass is not None:
             self._computing = True
-            # Plain callbacks: a task and its wrapped future cost more wake-ups in every round.
-            self._engine.submit(self._compute, next_pass).add_done_callback(self._hand_over)
+            # A plain callback: a task would cost one more wake-up in every round.
+            self._engine.run(self._compute, next_pass).add_done_callback(self._end_pass)
 
-    def _hand_over(self, computed: Future[Computed]) -> None:
-        """Bring the outcome from the engine's thread to the loop, which may be gone at the very end."""
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._end_pass, computed)
-
-    def _end_pass(self, computed: Future[Computed]) -> None:
+    def _end_pass(self, computed: asyncio.Future[Computed]) -> None:
         self._computing = False
         if self._closed:
             return

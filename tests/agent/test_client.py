@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ from multispin_agent.config import Config
 from multispin_agent.generate import Finished, Request, RequestFailed, generate
 from multispin_agent.serve_file import ServeFile
 from multispin_models.channel import Channel, Security, open_coordinator_channel
+from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import Loaded
 from multispin_models.language_model import ChatMessage
 from multispin_models.messages import (
@@ -69,7 +69,7 @@ class Scene:
         )
         self.draft = ToyModel(max_sequences=1)
         self.client = Client(self.config, self.draft.info, context)
-        self.engine = ThreadPoolExecutor(1)
+        self.engine = EngineThread()
 
     def say(self, *messages: CoordinatorMessage | bytes) -> None:
         for message in messages:

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,6 +23,7 @@ from multispin_coordinator.passes import Pass, PassTiming
 from multispin_coordinator.server import Server
 from multispin_coordinator.verifier import run_pass
 from multispin_models import channel
+from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import Loaded
 from multispin_models.language_model import ChatMessage
 from multispin_models.messages import (
@@ -244,7 +244,7 @@ class HonestAgent:
             deadline_s=25.0,
         )
         self.client = Client(self.config, self.draft.info, context)
-        self.engine = ThreadPoolExecutor(1)
+        self.engine = EngineThread()
         self.num_requests = 0
         self.num_reopens = 0
 

@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config as CoordinatorConfig
 from multispin_coordinator.config import Limits
 from multispin_coordinator.server import Server
+from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import Loaded
 from multispin_models.process import exit_with_parent
 from multispin_models.prompts import JobDefaults, read_jobs
@@ -70,7 +70,7 @@ async def _agent(name: str, endpoint: str, num_draft_tokens: int, prompts: str, 
     )
     loaded = Loaded(NullModel(DRAFT_PASS, 1, is_draft=True), NullTokenizer())
     jobs = read_jobs(prompts, JobDefaults())
-    with zmq.Context() as context, ThreadPoolExecutor(max_workers=1) as engine:
+    with zmq.Context() as context, EngineThread() as engine:
         client = Client(config, loaded.model.info, context)
         try:
             with _cpu_time(folder):
