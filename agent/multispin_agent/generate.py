@@ -8,89 +8,26 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from multispin_agent.client import Answer, Client, Event, Reconnected, RefusedByCoordinator
 from multispin_agent.config import Config
 from multispin_agent.drafter import Drafter
 from multispin_agent.generation import Generation
+from multispin_agent.request import Finished, Request, RequestFailed, RoundTiming
 from multispin_agent.text import TextAssembler
 from multispin_models.clock import monotonic_ns
 from multispin_models.engine_thread import EngineThread
-from multispin_models.errors import MultispinError
 from multispin_models.language_model import LanguageModel, Tokenizer
 from multispin_models.messages import Draft, Open, Refused, Verdict, Welcome
 from multispin_models.records import Finish
-from multispin_models.sampling import Sampling
 
-__all__ = ["Finished", "Request", "RequestFailed", "RoundTiming", "generate"]
+__all__ = ["generate"]
 
 log = logging.getLogger(__name__)
 
 REOPEN_CODES = frozenset({"unknown_request", "out_of_step", "hello_required"})
 RETRY_CODES = frozenset({"busy", "too_many_sessions", "request_owned", "engine_fault"})
 FINISH_NAMES: dict[int, Finish] = {1: "end", 2: "length"}
-
-
-class RequestFailed(MultispinError):
-    """A request that cannot be served; what was generated of it is kept in `finished`."""
-
-    def __init__(self, message: str, finished: "Finished | None" = None) -> None:
-        super().__init__(message)
-        self.finished = finished
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user asks.
-
-    Attributes:
-        request_id: 64 random bits, on the wire.
-        prompt_ids: the prompt as tokens.
-        sampling: how tokens are drawn.
-        max_tokens: most tokens to generate.
-        stop: strings before which the text ends.
-        ignore_end: go on past end-of-text.
-    """
-
-    request_id: int
-    prompt_ids: Sequence[int]
-    sampling: Sampling
-    max_tokens: int
-    stop: tuple[str, ...] = ()
-    ignore_end: bool = False
-
-
-@dataclass
-class RoundTiming:
-    """One verdict and the time that led to it. `draft_s` is model time, since the verdict before."""
-
-    is_open: bool
-
-    verdict: Verdict
-    num_draft_tokens: int
-    sent_ns: int
-    draft_s: float
-    round_trip_s: float
-    ahead_hit: bool | None
-    payload_up_bytes: int
-    payload_down_bytes: int
-
-
-@dataclass
-class Finished:
-    """What became of a request."""
-
-    token_ids: list[int] = field(default_factory=list)
-    text: str = ""
-    finish: Finish = "error"
-    started_ns: int = 0
-    first_token_ns: int = 0
-    ended_ns: int = 0
-    num_reopens: int = 0
-    payload_up_bytes: int = 0
-    payload_down_bytes: int = 0
-    rounds: list[RoundTiming] = field(default_factory=list)
 
 
 class _Serving:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from multispin_agent.client import Client
 from multispin_agent.config import Config
-from multispin_agent.generate import Finished, Request, RequestFailed, RoundTiming, generate
+from multispin_agent.generate import generate
+from multispin_agent.request import Finished, Request, RequestFailed, RoundTiming
 from multispin_models.energy import Sampler, Window
 from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import Loaded

@@ -12,7 +12,8 @@ from tests.toy_model import END_TOKEN, ToyModel
 
 from multispin_agent.client import Answer, Client, Reconnected, RefusedByCoordinator
 from multispin_agent.config import Config
-from multispin_agent.generate import Finished, Request, RequestFailed, generate
+from multispin_agent.generate import generate
+from multispin_agent.request import Finished, Request, RequestFailed
 from multispin_agent.serve_file import ServeFile
 from multispin_models.channel import Channel, Security, open_coordinator_channel
 from multispin_models.engine_thread import EngineThread

@@ -15,7 +15,8 @@ from tests.toy_model import END_TOKEN, ToyModel
 
 from multispin_agent.client import Client
 from multispin_agent.config import Config as AgentConfig
-from multispin_agent.generate import Finished, Request, generate
+from multispin_agent.generate import generate
+from multispin_agent.request import Finished, Request
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config, Limits
 from multispin_coordinator.dispatcher import Dispatcher

@@ -127,7 +127,9 @@ def test_the_label_stands_beside_the_joules() -> None:
 def test_the_table_says_whether_the_text_was_compared() -> None:
     assert any("not compared with the target alone (--check-text)" in line for line in printed(SUMMARY))
     compared = msgspec.structs.replace(SUMMARY, text_differences=3)
-    assert any(line == "text: 3 tokens differ; target's engine exact to the last bit: yes" for line in printed(compared))
+    assert any(
+        line == "text: 3 tokens differ; target's engine exact to the last bit: yes" for line in printed(compared)
+    )
 
 
 def test_where_the_time_of_a_round_goes_is_told_if_the_rounds_are_given() -> None:

@@ -1,0 +1,72 @@
+"""A request as a user asks it, and what became of it: the data that `generate` takes and gives."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from multispin_models.errors import MultispinError
+from multispin_models.messages import Verdict
+from multispin_models.records import Finish
+from multispin_models.sampling import Sampling
+
+__all__ = ["Finished", "Request", "RequestFailed", "RoundTiming"]
+
+
+class RequestFailed(MultispinError):
+    """A request that cannot be served; what was generated of it is kept in `finished`."""
+
+    def __init__(self, message: str, finished: "Finished | None" = None) -> None:
+        super().__init__(message)
+        self.finished = finished
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks.
+
+    Attributes:
+        request_id: 64 random bits, on the wire.
+        prompt_ids: the prompt as tokens.
+        sampling: how tokens are drawn.
+        max_tokens: most tokens to generate.
+        stop: strings before which the text ends.
+        ignore_end: go on past end-of-text.
+    """
+
+    request_id: int
+    prompt_ids: Sequence[int]
+    sampling: Sampling
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    ignore_end: bool = False
+
+
+@dataclass
+class RoundTiming:
+    """One verdict and the time that led to it. `draft_s` is model time, since the verdict before."""
+
+    is_open: bool
+
+    verdict: Verdict
+    num_draft_tokens: int
+    sent_ns: int
+    draft_s: float
+    round_trip_s: float
+    ahead_hit: bool | None
+    payload_up_bytes: int
+    payload_down_bytes: int
+
+
+@dataclass
+class Finished:
+    """What became of a request."""
+
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
+    finish: Finish = "error"
+    started_ns: int = 0
+    first_token_ns: int = 0
+    ended_ns: int = 0
+    num_reopens: int = 0
+    payload_up_bytes: int = 0
+    payload_down_bytes: int = 0
+    rounds: list[RoundTiming] = field(default_factory=list)
