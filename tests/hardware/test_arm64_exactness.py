@@ -7,8 +7,9 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
-from tests.hardware.arm64_exactness import BATCHES, compare, describe
+from tests.hardware.arm64_exactness import compare, describe
 from tests.hardware.narrow_model import write_narrow
+from tests.hardware.shapes import BATCHES
 
 from multispin_models.onnx.export import export_onnx
 from multispin_models.onnx.recipes import RECIPES
