@@ -15,6 +15,7 @@ from multispin_models.sampling import Sampling
 pytestmark = pytest.mark.model
 
 MAX_TOKENS = 16
+STOP = "day\n"  # ends a line of any list of days, and lies in two tokens
 PROMPTS = [
     {"id": "sky", "prompt": "Why is the sky blue?"},
     {"question_id": 81, "turns": ["Write two lines about the sea.", "Now in French."]},
@@ -22,7 +23,7 @@ PROMPTS = [
     {"id": "yes-on", "prompt": "Answer with the single word yes.", "max_tokens": 24, "ignore_end": True},
     {"id": "warm", "prompt": "Name a colour and a fruit.", "temperature": 0.8, "seed": 7},
     {"id": "nucleus", "prompt": "Tell me about cats.", "temperature": 1.2, "seed": 8, "top_k": 40, "top_p": 0.9},
-    {"id": "stopped", "prompt": "Count from one to ten in words, separated by commas.", "stop": ["345"]},
+    {"id": "stopped", "prompt": "List the days of the week.", "stop": [STOP]},
     {"prompt": "Grüße auf Japanisch?", "temperature": 0.8, "seed": 9},
 ]
 IDS = ["sky", "81", "yes", "yes-on", "warm", "nucleus", "stopped", "8"]
@@ -73,7 +74,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def expected(prompts: Path, target_alone: Any) -> dict[str, list[int]]:
     """What the target writes alone; the stop string's request is cut by `stopped_at`."""
     texts = target_alone.of_file(prompts, JobDefaults(max_tokens=MAX_TOKENS))
-    return {**texts, "stopped": stopped_at(texts["stopped"], "345", target_alone)}
+    return {**texts, "stopped": stopped_at(texts["stopped"], STOP, target_alone)}
 
 
 def stopped_at(token_ids: list[int], stop: str, target_alone: Any) -> list[int]:
@@ -120,7 +121,7 @@ def test_token_ids_decode_to_the_text(plain: Any, target_alone: Any) -> None:
         if request["finish"] == "end":
             assert token_ids.pop() in target_alone.loaded.tokenizer.end_token_ids
         decoded = target_alone.text(token_ids)
-        assert decoded.partition("345")[0] == request["text"] if request["id"] == "stopped" else request["text"]
+        assert decoded.partition(STOP)[0] == request["text"] if request["id"] == "stopped" else request["text"]
 
 
 def test_requests_end_as_their_lines_ask(plain: Any, target_alone: Any) -> None:
@@ -135,7 +136,7 @@ def test_requests_end_as_their_lines_ask(plain: Any, target_alone: Any) -> None:
     assert len(requests["yes-on"]["token_ids"]) == 24
     assert requests["yes-on"]["token_ids"][: len(requests["yes"]["token_ids"])] == requests["yes"]["token_ids"]
     assert ends & set(requests["yes-on"]["token_ids"][:-1])
-    assert "345" not in requests["stopped"]["text"]
+    assert STOP not in requests["stopped"]["text"]
     assert len(requests["sky"]["token_ids"]) == MAX_TOKENS
 
 
@@ -246,7 +247,7 @@ def test_a_poor_draft_of_the_users_own_manifest_is_accepted_less_and_changes_no_
     )
     assert ran.status == 0, ran.stderr
     expected = llamacpp_target_alone.of_file(prompts, JobDefaults(max_tokens=MAX_TOKENS))
-    expected["stopped"] = stopped_at(expected["stopped"], "345", llamacpp_target_alone)
+    expected["stopped"] = stopped_at(expected["stopped"], STOP, llamacpp_target_alone)
     assert ran.token_ids == expected
     assert ran.summary["acceptance_rate"] < 0.9  # of the default draft 0.97
 
