@@ -78,8 +78,8 @@ def check_endpoint(endpoint: str, security: Security) -> None:
     """
     if not is_loopback(endpoint) and security.secret_key_file is None:
         raise ConfigError(
-            f"{endpoint} is not loopback and no keys are set: give security.secret_key_file and server_key_file (agent) "
-            "or authorized_keys_dir (coordinator), or use tcp://127.0.0.1:PORT"
+            f"{endpoint} is not loopback and no keys are set: give security.secret_key_file, and server_key_file "
+            "(agent) or authorized_keys_dir (coordinator), or use tcp://127.0.0.1:PORT"
         )
 
 
