@@ -63,7 +63,7 @@ def load_target(config: Config, progress: Progress) -> tuple[Loaded, ModelInfo]:
         found = (
             f"engine is not exact: {report.rows_different} of {report.rows_compared} rows differ between batch shapes, "
             f"by up to {report.max_difference:.3g}: the text may differ from that of the target alone; "
-            "build llama.cpp by scripts/setup"
+            "for llama.cpp, scripts/setup llamacpp builds it exactly"
         )
         if config.require_exact:
             raise UnsupportedModel(found)

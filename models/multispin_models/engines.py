@@ -133,7 +133,7 @@ def _load_llamacpp(path: Path, sizes: _Sizes) -> Loaded:
     try:
         from multispin_models.llamacpp import load_llamacpp  # noqa: PLC0415 - only who asks for it needs it
     except ImportError as error:
-        raise ConfigError(f"engine llamacpp is not installed ({error}): run scripts/setup, or take onnx") from error
+        raise ConfigError(f"engine llamacpp is missing ({error}): scripts/setup llamacpp, or use onnx") from error
     model = load_llamacpp(path, **sizes._asdict())
     return Loaded(model, model.tokenizer)
 
