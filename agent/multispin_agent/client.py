@@ -29,7 +29,7 @@ from multispin_models.messages import (
     encode,
 )
 
-__all__ = ["Answer", "Client", "Event", "Reconnected", "RefusedByCoordinator"]
+__all__ = ["Answer", "Client", "Event", "Reconnected", "RefusedByCoordinator", "Silence"]
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,19 @@ class Reconnected:
     """The coordinator is a new one, or has forgotten this agent: every request must be opened again."""
 
 
-Event = Answer | Reconnected | RefusedByCoordinator
-"""What a request can hear: an answer, that it must be opened again, or that nothing more will come."""
+@dataclass(frozen=True)
+class Silence:
+    """No answer came in the time that a request gave itself.
+
+    Attributes:
+        heard_ns: monotonic, when it had last heard something; if it has since, this is no news.
+    """
+
+    heard_ns: int
+
+
+Event = Answer | Reconnected | RefusedByCoordinator | Silence
+"""What a request can hear: an answer, that it must be opened again, that nothing more will come, or nothing."""
 
 
 class Client:

@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
-from multispin_agent.client import Answer, Client, Event, Reconnected, RefusedByCoordinator
+from multispin_agent.client import Answer, Client, Event, Reconnected, RefusedByCoordinator, Silence
 from multispin_agent.config import Config
 from multispin_agent.drafter import Drafter
 from multispin_agent.generation import Generation
@@ -120,21 +120,28 @@ class _Serving:
 
     async def _wait(self) -> None:
         """Wait for an answer; ask again when it does not come."""
+        # An event of the inbox, not a cancelled wait: asyncio.timeout costs every round, this only those that are lost.
+        silence = Silence(self._heard_ns)
+        alarm = asyncio.get_running_loop().call_later(self._retry_s, self._inbox.put_nowait, silence)
         try:
-            async with asyncio.timeout(self._retry_s):
-                answer = await self._inbox.get()
-        except TimeoutError:
-            silent_s = (monotonic_ns() - self._heard_ns) / 1e9
-            if silent_s > self._config.deadline_s:
-                raise RequestFailed(
-                    f"no answer from {self._config.coordinator} for {silent_s:.0f} s (deadline_s)", self._result()
-                ) from None
-            self._retry_s = min(self._retry_s * (1.5 + random.random() / 2), self._config.retry_max_s)  # noqa: S311
-            self._send(self._generation.repeat())
-        else:
-            self._on_answer(answer)
+            self._on_answer(await self._inbox.get())
+        finally:
+            alarm.cancel()
+
+    def _on_silence(self) -> None:
+        silent_s = (monotonic_ns() - self._heard_ns) / 1e9
+        if silent_s > self._config.deadline_s:
+            raise RequestFailed(
+                f"no answer from {self._config.coordinator} for {silent_s:.0f} s (deadline_s)", self._result()
+            )
+        self._retry_s = min(self._retry_s * (1.5 + random.random() / 2), self._config.retry_max_s)  # noqa: S311
+        self._send(self._generation.repeat())
 
     def _on_answer(self, answer: Event) -> None:
+        if isinstance(answer, Silence):
+            if answer.heard_ns == self._heard_ns:
+                self._on_silence()
+            return
         self._heard_ns = monotonic_ns()
         if isinstance(answer, RefusedByCoordinator):
             raise RequestFailed(str(answer), self._result())

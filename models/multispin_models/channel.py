@@ -147,14 +147,16 @@ class Channel:
 
     def _drain(self) -> None:
         for _ in range(DRAINED_AT_ONCE):
-            if self._closed:
+            if self._closed or not self._has_message():
                 return
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._on_frames(frames)
+            self._on_frames(self._socket.recv_multipart(zmq.NOBLOCK))
         self._drain_soon()
+
+    def _has_message(self) -> bool:
+        """Return whether a message waits; to try and catch zmq.Again costs ten times as much, in every round."""
+        events = self._socket.getsockopt(zmq.EVENTS)
+        assert isinstance(events, int)
+        return bool(events & zmq.POLLIN)
 
 
 def open_coordinator_channel(

@@ -7,7 +7,6 @@ text is compared, token by token, with what the target writes alone.
 """
 
 import argparse
-import os
 import secrets
 import shutil
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from multispin.flags import cores
 from multispin.local_run import LocalRun, RunSettings
 from multispin.progress import counter_line, terminal_progress
 from multispin.report import print_table
@@ -64,8 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-context-tokens", type=int, default=2048, metavar="N", help="of one request (default 2048)"
     )
-    parser.add_argument("--coordinator-cpus", metavar="LIST", help="pin the coordinator to cores, as 0 or 0,1")
-    parser.add_argument("--agent-cpus", metavar="LIST", help="pin the agents to cores")
+    parser.add_argument("--coordinator-cpus", type=cores, metavar="LIST", help="pin the coordinator to cores, as 0,1")
+    parser.add_argument("--agent-cpus", type=cores, metavar="LIST", help="pin the agents to cores")
     parser.add_argument(
         "--meter", default="auto", help="energy meter of the whole machine: auto, none, rapl, replay:FILE"
     )
@@ -213,27 +213,14 @@ def _settings(args: argparse.Namespace) -> RunSettings:
         "draft_engine": args.draft_engine or args.engine,
         "coordinator_threads": args.threads,
         "agent_threads": args.threads,
-        "coordinator_cpus": _cpus(args.coordinator_cpus, "--coordinator-cpus"),
-        "agent_cpus": _cpus(args.agent_cpus, "--agent-cpus"),
+        "coordinator_cpus": args.coordinator_cpus,
+        "agent_cpus": args.agent_cpus,
         "max_context_tokens": args.max_context_tokens,
     }
     try:
         return msgspec.convert(values, RunSettings)
     except msgspec.ValidationError as error:
         raise ConfigError(f"flags: {error}") from error
-
-
-def _cpus(text: str | None, flag: str) -> list[int] | None:
-    if text is None:
-        return None
-    usable = os.sched_getaffinity(0)
-    try:
-        cpus = [int(part) for part in text.split(",")]
-    except ValueError:
-        cpus = []
-    if not cpus or not usable.issuperset(cpus):
-        raise ConfigError(f"{flag} is {text!r}, allowed are numbers out of {','.join(map(str, sorted(usable)))}")
-    return cpus
 
 
 def _job_flags(args: argparse.Namespace) -> list[str]:

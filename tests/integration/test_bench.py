@@ -7,13 +7,13 @@ import pytest
 from tests.toy_model import ToyModel
 
 from multispin.bench.fit import Line, fit_line
-from multispin.bench.flags import parse_engines
 from multispin.bench.null_model import N_VOCAB, NullModel, PassTime
 from multispin.bench.overhead import RoundTimes, round_times, summarize_overhead, together
 from multispin.bench.percentile import percentile_90
 from multispin.bench.ranking import best_of, fit_points
 from multispin.bench.tables import verify_lines
 from multispin.bench.verify import Point, Shape, Subject, measure, shapes_of
+from multispin.flags import parse_engines
 from multispin_models.errors import ConfigError
 from multispin_models.language_model import LanguageModel, Rows
 from multispin_models.records import RoundRecord
@@ -317,6 +317,8 @@ def test_the_overhead_of_the_null_engine_is_measured_in_processes_of_their_own(
         assert 12 <= found["verify_ms"]["median"] < found["period_ms"]["median"]
         assert run["cpu_ms_per_round_agent"] > 0
         assert run["cpu_ms_per_round_coordinator"] > 0
+        for end in ("agent", "coordinator"):
+            assert run[f"core_wait_ms_per_round_{end}"] is None or run[f"core_wait_ms_per_round_{end}"] >= 0
     assert result["runs"][0]["overhead"]["rounds"] >= 60
     assert result["runs"][0]["overhead"]["waiting_ms"]["p90"] == 0.0
     assert set(result["growth_ms"]) == {"null, 1 to 2 agents"}

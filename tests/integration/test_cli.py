@@ -98,8 +98,6 @@ def test_an_unknown_sub_command_is_wrong_usage(run_multispin: Callable[..., Any]
         (("--pair", "absent.toml"), ("absent.toml cannot be read",)),
         (("--meter", "sundial"), ("sundial", "allowed are")),
         (("--meter", "replay:absent.csv"), ("absent.csv cannot be read",)),
-        (("--coordinator-cpus", "4096"), ("--coordinator-cpus", "4096")),
-        (("--agent-cpus", "x"), ("--agent-cpus", "'x'")),
         (("--out", "prompts.jsonl"), ("--out prompts.jsonl",)),
         (("--out", "/proc/run"), ("--out /proc/run",)),
         (("--out", "."), ("--out . is not empty",)),
@@ -120,6 +118,16 @@ def test_a_wrong_setting_of_a_local_run_is_one_line_that_names_it(
     ran = run_multispin("local", "--prompts", prompts.name, "--out", "run", *flags, cwd=tmp_path)
     assert_one_line(ran, "multispin local: ", *said)
     assert not (tmp_path / "run" / "run.jsonl").exists()
+
+
+@pytest.mark.parametrize("command", [("local", "--out", "run", "--prompts", "prompts.jsonl"), ("bench", "overhead")])
+@pytest.mark.parametrize("flag", [("--coordinator-cpus", "4096"), ("--agent-cpus", "x")])
+def test_cores_that_this_machine_does_not_have_are_refused(
+    run_multispin: Callable[..., Any], prompts: Path, command: tuple[str, ...], flag: tuple[str, str]
+) -> None:
+    ran = run_multispin(*command, *flag, cwd=prompts.parent)
+    assert ran.status == 2
+    assert f"argument {flag[0]}: '{flag[1]}': allowed are numbers out of" in ran.stderr
 
 
 def test_an_earlier_run_is_not_written_over(run_multispin: Callable[..., Any], prompts: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from statistics import median
 import msgspec
 
 from multispin.bench.alone import Alone, HttpRival, measure_engine, measure_rival
-from multispin.bench.flags import cores, machine_facts, numbers, parse_engines, positive
+from multispin.flags import cores, machine_facts, numbers, parse_engines, positive
 from multispin.local_run import RunSettings
 from multispin.progress import counter_line, terminal_progress
 from multispin_models.engines import DEFAULT_ENGINE, ENGINES, load_side

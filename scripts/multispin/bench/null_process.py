@@ -3,8 +3,8 @@
     python -m multispin.bench.null_process PARENT coordinator NUM_AGENTS FOLDER
     python -m multispin.bench.null_process PARENT agent NAME ENDPOINT NUM_DRAFT_TOKENS PROMPTS FOLDER
 
-PARENT is the process id of whoever starts it and takes it along when it dies. Each writes the processor time of its
-serving, without the start, to cpu.json in its folder.
+PARENT is the process id of whoever starts it and takes it along when it dies. Each writes what its serving, without
+the start, had of the processors to cpu.json in its folder.
 """
 
 import asyncio
@@ -35,16 +35,33 @@ __all__ = ["CpuTime", "main"]
 
 
 class CpuTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Processor seconds, of all threads, user and system."""
+    """What all threads of a process together had of the processors.
+
+    Attributes:
+        cpu_s: computing, user and system.
+        core_wait_s: able to compute, but other threads had the cores; null where the kernel does not count it
+            (CONFIG_SCHED_INFO). Source: Documentation/scheduler/sched-stats.rst, /proc/<pid>/schedstat.
+    """
 
     cpu_s: float
+    core_wait_s: float | None
 
 
 @contextmanager
 def _cpu_time(folder: Path) -> Iterator[None]:
-    begun_s = time.process_time()
+    begun_s, waited_s = time.process_time(), _core_wait_s()
     yield
-    (folder / "cpu.json").write_bytes(msgspec.json.encode(CpuTime(time.process_time() - begun_s)))
+    waited = None if waited_s is None else (_core_wait_s() or 0.0) - waited_s
+    (folder / "cpu.json").write_bytes(msgspec.json.encode(CpuTime(time.process_time() - begun_s, waited)))
+
+
+def _core_wait_s() -> float | None:
+    """Return the seconds that the threads of this process have waited for a core so far."""
+    try:
+        stats = [path.read_text() for path in Path("/proc/self/task").glob("*/schedstat")]
+    except OSError:
+        return None
+    return sum(int(stat.split()[1]) for stat in stats) / 1e9 if stats else None
 
 
 async def _coordinator(num_agents: int, folder: Path) -> None:

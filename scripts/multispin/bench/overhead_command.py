@@ -15,9 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from multispin.bench.flags import machine_facts, numbers, parse_engines, positive
 from multispin.bench.overhead_run import NULL, OverheadRun, run_overhead
 from multispin.bench.tables import overhead_lines
+from multispin.flags import cores, machine_facts, numbers, parse_engines, positive
 from multispin.local_run import RunSettings
 from multispin.progress import counter_line, terminal_progress
 from multispin_models.engines import ENGINES, prepare_side
@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--agents", type=numbers, default=[1, 8], metavar="LIST", help="default 1,8")
     parser.add_argument("--rounds", type=positive, default=200, metavar="N", help="of every agent (default 200)")
     parser.add_argument("--num-draft-tokens", type=positive, default=4, metavar="L", help="default 4")
+    parser.add_argument("--coordinator-cpus", type=cores, metavar="LIST", help="pin the coordinator to cores, as 0")
+    parser.add_argument("--agent-cpus", type=cores, metavar="LIST", help="pin the agents to cores, as 1")
     parser.add_argument("--out", metavar="DIR", help="keep records and logs in this new folder")
 
 
@@ -73,6 +75,8 @@ def _run(args: argparse.Namespace, engine: str, agents: int, out: Path) -> Overh
         "pair": args.pair,
         "engine": engine,
         "draft_engine": engine,
+        "coordinator_cpus": args.coordinator_cpus,
+        "agent_cpus": args.agent_cpus,
     }
     try:
         settings = msgspec.convert(values, RunSettings)

@@ -9,7 +9,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -41,6 +42,8 @@ class OverheadRun(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         num_draft_tokens: L.
         cpu_ms_per_round_coordinator, cpu_ms_per_round_agent: processor time, of all rounds of the run; null with a
             model, whose own time would be in it. The null engine's choices (an argmax a row) are in it.
+        core_wait_ms_per_round_coordinator, core_wait_ms_per_round_agent: in which their threads could have computed
+            but others had the cores, likewise: on boxes of their own there would be none. Null where not known.
         overhead: of the rounds in which all agents were at work.
     """
 
@@ -51,6 +54,8 @@ class OverheadRun(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     num_draft_tokens: int
     cpu_ms_per_round_coordinator: float | None
     cpu_ms_per_round_agent: float | None
+    core_wait_ms_per_round_coordinator: float | None
+    core_wait_ms_per_round_agent: float | None
     overhead: Overhead
 
 
@@ -73,10 +78,8 @@ def run_overhead(settings: RunSettings, num_rounds: int, out: Path, on_progress:
     _write_prompts(prompts, requests)
     is_null = settings.engine == NULL
     records = (_run_null if is_null else _run_models)(settings, prompts, out, on_progress)
-    coordinator_s = agent_s = None
-    if is_null:
-        coordinator_s = _cpu_s(out)
-        agent_s = sum(_cpu_s(out / _agent(i)) for i in range(settings.num_agents))
+    coordinator = [_cpu_time(out)] if is_null else []
+    agents = [_cpu_time(out / _agent(i)) for i in range(settings.num_agents)] if is_null else []
     drafted = sum(not record.is_open for record in records)
     return OverheadRun(
         engine=settings.engine,
@@ -84,8 +87,10 @@ def run_overhead(settings: RunSettings, num_rounds: int, out: Path, on_progress:
         pair=None if is_null else settings.pair,
         agents=settings.num_agents,
         num_draft_tokens=settings.num_draft_tokens,
-        cpu_ms_per_round_coordinator=None if coordinator_s is None else coordinator_s * 1e3 / drafted,
-        cpu_ms_per_round_agent=None if agent_s is None else agent_s * 1e3 / drafted,
+        cpu_ms_per_round_coordinator=_ms_per_round([each.cpu_s for each in coordinator], drafted),
+        cpu_ms_per_round_agent=_ms_per_round([each.cpu_s for each in agents], drafted),
+        core_wait_ms_per_round_coordinator=_ms_per_round([each.core_wait_s for each in coordinator], drafted),
+        core_wait_ms_per_round_agent=_ms_per_round([each.core_wait_s for each in agents], drafted),
         overhead=summarize_overhead(together(round_times(records), settings.num_agents)),
     )
 
@@ -110,7 +115,10 @@ def _run_null(settings: RunSettings, prompts: Path, out: Path, on_progress: OnPr
     lines = prompts.read_text(encoding="utf-8").splitlines(keepends=True)
     command = [sys.executable, "-m", "multispin.bench.null_process", str(os.getpid())]
     coordinator = Supervised(
-        "coordinator", lambda: [*command, "coordinator", str(num_agents), str(out)], out / "coordinator.log"
+        "coordinator",
+        partial(list, [*command, "coordinator", str(num_agents), str(out)]),
+        out / "coordinator.log",
+        cpus=settings.coordinator_cpus,
     )
     agents: list[Supervised] = []
     try:
@@ -123,7 +131,12 @@ def _run_null(settings: RunSettings, prompts: Path, out: Path, on_progress: OnPr
             share.write_text("".join(lines[i::num_agents]), encoding="utf-8")
             arguments = [_agent(i), endpoint, str(settings.num_draft_tokens), str(share), str(folder)]
             agents.append(
-                Supervised(_agent(i), lambda given=arguments: [*command, "agent", *given], folder / "agent.log")  # type: ignore[misc]
+                Supervised(
+                    _agent(i),
+                    partial(list, [*command, "agent", *arguments]),
+                    folder / "agent.log",
+                    cpus=settings.agent_cpus,
+                )
             )
             agents[-1].start()
         _wait(coordinator, agents, on_progress)
@@ -154,5 +167,11 @@ def _agent(index: int) -> str:
     return f"agent-{index}"
 
 
-def _cpu_s(folder: Path) -> float:
-    return msgspec.json.decode((folder / "cpu.json").read_bytes(), type=CpuTime).cpu_s
+def _cpu_time(folder: Path) -> CpuTime:
+    return msgspec.json.decode((folder / "cpu.json").read_bytes(), type=CpuTime)
+
+
+def _ms_per_round(seconds: Sequence[float | None], rounds: int) -> float | None:
+    """Return the milliseconds a round of processes together; None if one is not known, or there are none."""
+    known = [each for each in seconds if each is not None]
+    return sum(known) * 1e3 / rounds if known and len(known) == len(seconds) else None

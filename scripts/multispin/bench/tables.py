@@ -61,7 +61,19 @@ def _name(of: Point | Fit) -> str:
 def overhead_lines(runs: Sequence[OverheadRun]) -> Iterable[str]:
     """Yield a line a run: where the time of a round goes."""
     yield "median / 90th percentile, ms a round; overhead = agent + network + coordinator"
-    parts = ("overhead", "share", "agent", "network", "coordinator", "waiting", "draft", "verify", "period", "cpu")
+    parts = (
+        "overhead",
+        "share",
+        "agent",
+        "network",
+        "coordinator",
+        "waiting",
+        "draft",
+        "verify",
+        "period",
+        "cpu",
+        "core wait",
+    )
     yield f"{'engine':9} {'agents':>6} {'rounds':>6} " + " ".join(f"{part:>13}" for part in parts)
     for run in runs:
         found = run.overhead
@@ -70,7 +82,8 @@ def overhead_lines(runs: Sequence[OverheadRun]) -> Iterable[str]:
             f"{found.share:.1%}",
             *map(_cell, (found.agent_ms, found.network_ms, found.coordinator_ms, found.waiting_ms)),
             *map(_cell, (found.draft_ms, found.verify_ms, found.period_ms)),
-            _cpu(run),
+            _both(run.cpu_ms_per_round_agent, run.cpu_ms_per_round_coordinator),
+            _both(run.core_wait_ms_per_round_agent, run.core_wait_ms_per_round_coordinator),
         ]
         yield f"{run.engine:9} {run.agents:6} {found.rounds:6} " + " ".join(f"{cell:>13}" for cell in cells)
     yield ""
@@ -78,7 +91,8 @@ def overhead_lines(runs: Sequence[OverheadRun]) -> Iterable[str]:
     if any(not run.is_model for run in runs):
         yield (
             "null: no model, a pass sleeps; the processes, the sockets and all the code around it are those of a run. "
-            "cpu: processor time a round, agent + coordinator, with their choices."
+            "cpu: processor time a round, agent + coordinator, with their choices. core wait: mean a round in which "
+            "their threads could have computed, but others had the cores: on boxes of their own there would be none."
         )
 
 
@@ -86,7 +100,5 @@ def _cell(spread: Spread) -> str:
     return f"{spread.median:.2f} / {spread.p90:.2f}"
 
 
-def _cpu(run: OverheadRun) -> str:
-    if run.cpu_ms_per_round_agent is None or run.cpu_ms_per_round_coordinator is None:
-        return "-"
-    return f"{run.cpu_ms_per_round_agent:.2f} + {run.cpu_ms_per_round_coordinator:.2f}"
+def _both(agent_ms: float | None, coordinator_ms: float | None) -> str:
+    return "-" if agent_ms is None or coordinator_ms is None else f"{agent_ms:.2f} + {coordinator_ms:.2f}"

@@ -13,10 +13,10 @@ from contextlib import ExitStack
 
 import msgspec
 
-from multispin.bench.flags import cores, machine_facts, numbers, parse_engines, positive
 from multispin.bench.ranking import RULE, best_of, fit_points
 from multispin.bench.tables import verify_lines
 from multispin.bench.verify import Point, Shape, Subject, measure, shapes_of
+from multispin.flags import cores, machine_facts, numbers, parse_engines, positive
 from multispin.local_run import RunSettings
 from multispin.progress import counter_line, terminal_progress
 from multispin_models.engines import ENGINES, Side, load_side

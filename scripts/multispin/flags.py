@@ -1,4 +1,4 @@
-"""What both benches take from the command line, and what both say of the machine."""
+"""Kinds of flags that several commands take, and what a bench says of the machine."""
 
 import argparse
 import os
