@@ -34,6 +34,7 @@ __all__ = ["Answer", "Client", "Event", "Reconnected", "RefusedByCoordinator", "
 log = logging.getLogger(__name__)
 
 HELLO_RETRY_S = 1.0
+PINGS_MISSED = 3  # without an answer, before the coordinator counts as gone
 FATAL_CODES = frozenset({"protocol_version", "vocabulary_mismatch", "bad_agent_id"})
 
 
@@ -94,6 +95,7 @@ class Client:
         self._welcomed = asyncio.Event()
         self._failed: RefusedByCoordinator | None = None
         self._pings = 0
+        self._heard_ns = 0
         self._channel: Channel = open_agent_channel(
             config.coordinator, config.agent_id, config.security, self._on_frames, context
         )
@@ -110,6 +112,17 @@ class Client:
             raise self._failed
         assert self.welcome is not None
         return self.welcome
+
+    def why_absent(self, now_ns: int) -> str:
+        """Return why the coordinator cannot be counted on now, "" when it can."""
+        if self._failed is not None:
+            return str(self._failed)
+        if self.welcome is None or not self._welcomed.is_set():
+            return f"coordinator {self._config.coordinator} has not welcomed this agent"
+        silent_s = (now_ns - self._heard_ns) / 1e9
+        if silent_s > PINGS_MISSED * self.welcome.ping_interval_s:
+            return f"coordinator {self._config.coordinator} has been silent for {silent_s:.0f} s"
+        return ""
 
     def subscribe(self, request_id: int) -> asyncio.Queue[Event]:
         """Return the queue into which the answers to a request go."""
@@ -161,7 +174,7 @@ class Client:
         self.send(hello)
 
     def _on_frames(self, frames: list[bytes]) -> None:
-        received_ns = monotonic_ns()
+        received_ns = self._heard_ns = monotonic_ns()
         frame = b"".join(frames)
         try:
             message = decode_coordinator_message(frame)

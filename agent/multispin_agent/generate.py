@@ -71,17 +71,26 @@ class _Serving:
 
     async def run(self) -> Finished:
         generation = self._generation
-        self._limit_draft(await self._client.ready())
         try:
-            self._drafter = await self._engine.run(Drafter, self._model, generation.sampling)
+            self._limit_draft(await self._client.ready())
+            await self._engine.run(self._open_drafter)
             self._send(generation.open())
             while not generation.finish and not self._assembler.stopped:
                 await self._turn()
         finally:
             self._client.unsubscribe(generation.request_id)
-            if self._drafter is not None:
-                await asyncio.shield(self._engine.run(self._drafter.close))
+            self._inbox.put_nowait(Silence(0))  # a draft under way for a request that was cancelled ends early
+            await asyncio.shield(self._engine.run(self._close_drafter))
         return self._result()
+
+    # Both in the engine's thread, which keeps their order: a request that is cancelled meanwhile leaves nothing open.
+
+    def _open_drafter(self) -> None:
+        self._drafter = Drafter(self._model, self._generation.sampling)
+
+    def _close_drafter(self) -> None:
+        if self._drafter is not None:
+            self._drafter.close()
 
     def _limit_draft(self, welcome: Welcome) -> None:
         self._generation.limit_draft(min(self._config.num_draft_tokens, welcome.max_draft_tokens))
