@@ -1,6 +1,7 @@
 """The command line in processes of its own, waiting for what they do, and what the target writes alone."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,10 @@ from multispin_models.target_alone import generate_alone
 
 MULTISPIN = [sys.executable, "-m", "multispin"]
 PATIENCE_S = 60.0  # a busy machine; what is waited for takes a second or a few
+
+# A shell that starts the tests in the background has them ignore SIGINT, and what they start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
