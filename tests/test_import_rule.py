@@ -32,11 +32,13 @@ HEAVY = {
     "llama_cpp": {"multispin_models.llamacpp"},
     "onnx": {"multispin_models.onnx"},
     "onnxruntime": {"multispin_models.onnx"},
+    "starlette": {"multispin_models.api.app", "multispin_models.api.server"},
     "tokenizers": {
         "multispin_models.gguf_merging",
         "multispin_models.gguf_pretokenizers",
         "multispin_models.gguf_tokenizer",
     },
+    "uvicorn": {"multispin_models.api.connection", "multispin_models.api.server"},
 }
 
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from multispin_models.api.settings import HttpSettings
 from multispin_models.channel import Security
 from multispin_models.engines import DEFAULT_ENGINE
 
@@ -31,6 +32,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         deadline_s: a request without any answer for so long ends with an error.
         security: CURVE keys.
         meter: energy meter: "auto", "none", "rapl", "replay:FILE".
+        http_listen: HOST:PORT where users are served over HTTP; null serves a file. Off loopback keys are needed.
+        http_keys_file: bearer keys, one a line, mode 0600; null lets in everybody.
+        http: bounds of the HTTP interface.
     """
 
     agent_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "agent"
@@ -47,3 +51,6 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     deadline_s: Seconds = 300.0
     security: Security = Security()
     meter: str = "auto"
+    http_listen: str | None = None
+    http_keys_file: str | None = None
+    http: HttpSettings = HttpSettings()

@@ -1,8 +1,10 @@
 """Starts an agent: settings, draft model, connection; then serves requests until they end or a signal comes.
 
+    multispin agent --http-listen 127.0.0.1:8080                serve users over HTTP, as OpenAI's clients speak it
     multispin agent --prompts prompts.jsonl --out runs/a        serve a file, write records, end
     multispin agent < requests.jsonl                            serve lines from standard input, text to standard output
 
+Over HTTP, the line "ready URL" on standard output says that the coordinator has welcomed the agent.
 A line is {"prompt": ...} or {"turns": [...]} (its first turn), and may carry id, max_tokens, temperature, top_k,
 top_p, seed, stop, ignore_end.
 """
@@ -13,8 +15,10 @@ import logging
 import secrets
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import zmq
 
@@ -50,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rest while a verdict is in flight",
     )
     add_setting_flags(parser, ENGINES)
+    parser.add_argument("--http-listen", metavar="HOST:PORT", help="serve users over HTTP here, in place of a file")
+    parser.add_argument("--http-keys-file", metavar="FILE", help="bearer keys, one a line, mode 0600")
     parser.add_argument("--prompts", metavar="FILE", default="-", help="JSON lines; - is standard input (default)")
     parser.add_argument(
         "--out", metavar="DIR", help="write requests.jsonl and rounds.jsonl here; what is there is kept"
@@ -98,33 +104,88 @@ def _start_meter(config: Config) -> Sampler | str:
     return sampler
 
 
-async def _serve(config: Config, args: argparse.Namespace) -> int:
-    loop = asyncio.get_running_loop()
-    check_endpoint(config.coordinator, config.security)
-    jobs = _share(read_jobs(args.prompts, job_defaults(args), args.limit), args.share)
-    run_id = args.run_id or secrets.token_hex(8)
+class _Opened(NamedTuple):
+    client: Client
+    loaded: Loaded
+    engine: EngineThread
+    meter: Sampler | str
+
+
+@asynccontextmanager
+async def _open(config: Config) -> AsyncIterator[_Opened]:
+    """Load the draft and connect; at the end close both."""
     engine = EngineThread()
     meter = _start_meter(config)
     loaded = await engine.run(_load_draft, config)
     with zmq.Context() as context:
         client = Client(config, loaded.model.info, context)
-        serve_file = ServeFile(
-            config, client, loaded, engine, meter, None if args.out is None else Path(args.out), run_id
-        )
-        serving = asyncio.create_task(serve_file.run(jobs))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, serving.cancel)
         try:
-            with suppress(asyncio.CancelledError):
-                return await serving
-            log.info("stopped by signal")
-            return 130
+            yield _Opened(client, loaded, engine, meter)
         finally:
             await client.close()
             engine.shutdown()
             loaded.model.close()
             if isinstance(meter, Sampler):
                 meter.stop()
+
+
+async def _serve_file(config: Config, args: argparse.Namespace) -> int:
+    """Serve a file of requests; return 0, 1 if one failed, 130 after a signal."""
+    jobs = _share(read_jobs(args.prompts, job_defaults(args), args.limit), args.share)
+    run_id = args.run_id or secrets.token_hex(8)
+    out = None if args.out is None else Path(args.out)
+    async with _open(config) as opened:
+        serve_file = ServeFile(config, opened.client, opened.loaded, opened.engine, opened.meter, out, run_id)
+        serving = asyncio.create_task(serve_file.run(jobs))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+        with suppress(asyncio.CancelledError):
+            return await serving
+        log.info("stopped by signal")
+        return 130
+
+
+async def _serve_http(config: Config, args: argparse.Namespace) -> int:
+    """Serve users until a signal comes; one that comes while the model loads ends it after the load."""
+    if args.prompts != "-" or args.out is not None:
+        raise ConfigError("--http-listen serves users: --prompts and --out are of an agent that serves a file")
+    try:
+        from multispin_agent.api.interface import open_interface  # noqa: PLC0415 - an extra
+        from multispin_agent.api.service import AgentService  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(f"the HTTP interface is not installed ({error}): run scripts/setup") from error
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    api, server = open_interface(config)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(server.stop)
+        server.start()
+        log.info("answering at %s; loading the draft", server.url)
+        opened = await stack.enter_async_context(_open(config))
+        # Users first, then what serves them.
+        stack.push_async_callback(server.stop)
+        stack.push_async_callback(api.stop)
+        api.open(AgentService(config, *opened))
+        told = asyncio.create_task(_tell_ready(opened.client, server.url))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({told, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if told.done():
+            told.result()  # a refusal for good ends the agent
+        await stopped
+        told.cancel()
+    log.info("stopped by signal")
+    return 0
+
+
+async def _tell_ready(client: Client, url: str) -> None:
+    await client.ready()
+    print(f"ready {url}", flush=True)  # noqa: T201 - the signal to whoever started this
+
+
+async def _serve(config: Config, args: argparse.Namespace) -> int:
+    check_endpoint(config.coordinator, config.security)
+    return await (_serve_file if config.http_listen is None else _serve_http)(config, args)
 
 
 def run(args: argparse.Namespace) -> int:

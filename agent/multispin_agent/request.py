@@ -8,7 +8,7 @@ from multispin_models.messages import Verdict
 from multispin_models.records import Finish
 from multispin_models.sampling import Sampling
 
-__all__ = ["Finished", "Request", "RequestFailed", "RoundTiming"]
+__all__ = ["Finished", "Request", "RequestFailed", "RoundTiming", "coordinator_energy_j"]
 
 
 class RequestFailed(MultispinError):
@@ -70,3 +70,10 @@ class Finished:
     payload_up_bytes: int = 0
     payload_down_bytes: int = 0
     rounds: list[RoundTiming] = field(default_factory=list)
+
+
+def coordinator_energy_j(rounds: Sequence[RoundTiming]) -> float | None:
+    """Return the coordinator's joules of a request; null unless every round has its share."""
+    shares = [timing.verdict.energy_uj for timing in rounds]
+    known = [share for share in shares if share is not None]
+    return sum(known) / 1e6 if known and len(known) == len(shares) else None

@@ -14,7 +14,7 @@ from pathlib import Path
 from multispin_agent.client import Client
 from multispin_agent.config import Config
 from multispin_agent.generate import generate
-from multispin_agent.request import Finished, Request, RequestFailed, RoundTiming
+from multispin_agent.request import Finished, Request, RequestFailed, RoundTiming, coordinator_energy_j
 from multispin_models.energy import Sampler, Window
 from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import Loaded
@@ -159,7 +159,7 @@ class ServeFile:
             payload_up_bytes=finished.payload_up_bytes,
             payload_down_bytes=finished.payload_down_bytes,
             energy_agent_j=energy.joules if isinstance(energy, Window) else None,
-            energy_coordinator_j=_coordinator_energy_j(finished.rounds),
+            energy_coordinator_j=coordinator_energy_j(finished.rounds),
             energy_label=self._meter.info.label if isinstance(self._meter, Sampler) else None,
             energy_reason=energy if isinstance(energy, str) else energy.reason,
             num_reopens=finished.num_reopens,
@@ -195,10 +195,3 @@ class ServeFile:
             payload_down_bytes=timing.payload_down_bytes,
             energy_coordinator_j=None if verdict.energy_uj is None else verdict.energy_uj / 1e6,
         )
-
-
-def _coordinator_energy_j(rounds: Sequence[RoundTiming]) -> float | None:
-    """Return the coordinator's joules of a request; null unless every round has its share."""
-    shares = [timing.verdict.energy_uj for timing in rounds]
-    known = [share for share in shares if share is not None]
-    return sum(known) / 1e6 if known and len(known) == len(shares) else None

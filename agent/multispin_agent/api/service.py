@@ -1,0 +1,125 @@
+"""The agent as a `TextService`: requests of its users, drafted here and verified by the coordinator."""
+
+import logging
+from collections.abc import Callable
+
+from multispin_agent.api.figures import energy_of, metrics_of, timings_of
+from multispin_agent.client import Client, RefusedByCoordinator
+from multispin_agent.config import Config
+from multispin_agent.generate import generate
+from multispin_agent.request import Finished, Request, RequestFailed
+from multispin_models.api.errors import ApiError, unavailable
+from multispin_models.api.service import Bounds, Generated, TextRequest
+from multispin_models.clock import monotonic_ns
+from multispin_models.energy import Sampler, Window
+from multispin_models.engine_thread import EngineThread
+from multispin_models.engines import Loaded
+from multispin_models.language_model import Tokenizer
+
+__all__ = ["AgentService"]
+
+log = logging.getLogger(__name__)
+
+
+class AgentService:
+    """Serves texts over one connection.
+
+    Args:
+        config: of the agent.
+        client: the connection.
+        loaded: the draft model; used in `engine` only. Its vocabulary is the target's.
+        engine: its thread.
+        meter: of this box, running; or the reason why there is none.
+    """
+
+    def __init__(
+        self, config: Config, client: Client, loaded: Loaded, engine: EngineThread, meter: Sampler | str
+    ) -> None:
+        self._config = config
+        self._client = client
+        self._loaded = loaded
+        self._engine = engine
+        self._meter = meter
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the pair."""
+        return self._loaded.tokenizer
+
+    @property
+    def n_vocab(self) -> int:
+        """Of the pair."""
+        return self._loaded.model.info.n_vocab
+
+    @property
+    def num_slots(self) -> int:
+        """One a sequence of the draft."""
+        return self._config.max_concurrent
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the coordinator's target."""
+        welcome = self._client.welcome
+        return f"fp_{welcome.target_fingerprint[:12]}" if welcome is not None else "fp_unknown"
+
+    def bounds(self) -> Bounds | None:
+        """Return the coordinator's bounds; a shorter context of the draft only ends its drafting."""
+        welcome = self._client.welcome
+        return None if welcome is None else Bounds(welcome.max_prompt_tokens, welcome.max_context_tokens)
+
+    def why_absent(self) -> str:
+        """Return what is the matter with the coordinator, "" if nothing."""
+        return self._client.why_absent(monotonic_ns())
+
+    async def generate(self, request: TextRequest, on_text: Callable[[str], None], queued_s: float) -> Generated:
+        """Return the text of a request.
+
+        Raises:
+            ApiError: the coordinator refused it or this agent for good, or was silent past the deadline.
+        """
+        try:
+            finished = await generate(
+                Request(
+                    request.request_id,
+                    request.prompt_ids,
+                    request.sampling,
+                    request.max_tokens,
+                    stop=request.stop,
+                    ignore_end=request.ignore_end,
+                ),
+                config=self._config,
+                client=self._client,
+                model=self._loaded.model,
+                tokenizer=self._loaded.tokenizer,
+                engine=self._engine,
+                on_text=on_text,
+            )
+        except RefusedByCoordinator as refusal:
+            raise unavailable(str(refusal), "agent_refused") from refusal
+        except RequestFailed as failure:
+            log.warning("request %016x failed: %s", request.request_id, failure)
+            raise ApiError(502, "server_error", str(failure), code="coordinator_failed") from failure
+        return Generated(
+            text=finished.text,
+            num_tokens=len(finished.token_ids),
+            num_cached=0,
+            finish="length" if finished.finish == "length" else "stop",
+            timings=timings_of(finished, len(request.prompt_ids)),
+            metrics=metrics_of(
+                finished,
+                num_spec_tokens=self._config.num_draft_tokens,
+                queued_s=queued_s,
+                detail=self._config.http.metrics,
+            ),
+            energy=energy_of(finished, self._joules(finished), self._label),
+        )
+
+    @property
+    def _label(self) -> str | None:
+        return self._meter.info.label if isinstance(self._meter, Sampler) else None
+
+    def _joules(self, finished: Finished) -> Window | str:
+        if isinstance(self._meter, str):
+            return self._meter
+        self._meter.read_now()
+        return self._meter.joules(finished.started_ns, finished.ended_ns)

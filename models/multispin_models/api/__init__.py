@@ -1,0 +1,21 @@
+"""The OpenAI-compatible HTTP interface, for whichever end serves users: HTTP here, text from a `TextService`.
+
+Read in this order:
+
+    settings.py     where to listen, keys, bounds
+    service.py      what the end that serves must offer: a prompt in, text and figures out
+    errors.py       a refusal as OpenAI's clients read it
+    requests.py     request bodies, and what in them is refused
+    prepare.py      a body to a prompt of tokens and the way its text is drawn
+    replies.py      response bodies
+    framing.py      replies and chunks of both kinds of completion, framed as server-sent events
+    outbox.py       text on its way from the generation to a connection that may be slow
+    slots.py        how many are served, how many may wait
+    keys.py         bearer keys
+    openapi.py      the description at /openapi.json
+    app.py          the routes
+    connection.py   time-outs of a connection
+    server.py       the HTTP server in the event loop of its daemon
+
+Nothing here imports Starlette or uvicorn but the last three.
+"""
