@@ -28,7 +28,7 @@ from multispin_models.language_model import ModelInfo
 from multispin_models.prompts import Job
 from multispin_models.records import RequestRecord, RoundRecord, read_jsonl, write_jsonl
 
-__all__ = ["LocalRun", "RunSettings"]
+__all__ = ["MULTISPIN", "LocalRun", "RunSettings", "coordinator_toml"]
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class LocalRun:
         self.ended_ns = 0
         self.target: ModelInfo | None = None
         out.mkdir(parents=True, exist_ok=True)
-        self._write_coordinator_settings()
+        (out / "coordinator.toml").write_text(coordinator_toml(settings), encoding="utf-8")
         self.coordinator = Supervised(
             "coordinator",
             self._coordinator_command,
@@ -175,24 +175,9 @@ class LocalRun:
     def _agent_dir(self, index: int) -> Path:
         return self._out / f"agent-{index}"
 
-    def _write_coordinator_settings(self) -> None:
-        settings = self._settings
-        sessions = settings.num_agents * settings.concurrent_per_agent
-        text = (
-            f'pair = {_quoted(settings.pair)}\nengine = "{settings.engine}"\nthreads = {settings.coordinator_threads}\n'
-            # The run's meter covers the whole machine, agents too: no pass may claim its joules for the coordinator.
-            'meter = "shared"\n\n'
-            f"[limits]\nmax_sessions = {sessions}\nmax_sessions_per_agent = {settings.concurrent_per_agent + 1}\n"
-            f"max_context_tokens = {settings.max_context_tokens}\n"
-            f"max_prompt_tokens = {settings.max_context_tokens - 1}\n"
-            # At the coordinator's own limit a longer draft would be cut, and the header would not say so.
-            f"max_draft_tokens = {max(Limits().max_draft_tokens, settings.num_draft_tokens)}\n"
-        )
-        (self._out / "coordinator.toml").write_text(text, encoding="utf-8")
-
     def _coordinator_command(self) -> list[str]:
         config = str(self._out / "coordinator.toml")
-        command = [*_MULTISPIN, "coordinator", "--exit-with-parent", str(os.getpid())]
+        command = [*MULTISPIN, "coordinator", "--exit-with-parent", str(os.getpid())]
         return [*command, "--config", config, "--bind", self._endpoint]
 
     def _agent_command(self, index: int) -> list[str]:
@@ -210,13 +195,28 @@ class LocalRun:
             "--out": self._agent_dir(index),
             "--share": f"{index}/{settings.num_agents}",
         }
-        command = [*_MULTISPIN, "agent", "--exit-with-parent", str(os.getpid())]
+        command = [*MULTISPIN, "agent", "--exit-with-parent", str(os.getpid())]
         for flag, value in flags.items():
             command += [flag, str(value)]
         return command + ([] if settings.draft_ahead else ["--no-draft-ahead"]) + self._job_flags
 
 
-_MULTISPIN = [sys.executable, "-m", "multispin"]
+MULTISPIN = [sys.executable, "-m", "multispin"]
+
+
+def coordinator_toml(settings: RunSettings) -> str:
+    """Return the configuration file of the coordinator of a run."""
+    sessions = settings.num_agents * settings.concurrent_per_agent
+    return (
+        f'pair = {_quoted(settings.pair)}\nengine = "{settings.engine}"\nthreads = {settings.coordinator_threads}\n'
+        # The run's meter covers the whole machine, agents too: no pass may claim its joules for the coordinator.
+        'meter = "shared"\n\n'
+        f"[limits]\nmax_sessions = {sessions}\nmax_sessions_per_agent = {settings.concurrent_per_agent + 1}\n"
+        f"max_context_tokens = {settings.max_context_tokens}\n"
+        f"max_prompt_tokens = {settings.max_context_tokens - 1}\n"
+        # At the coordinator's own limit a longer draft would be cut, and the header would not say so.
+        f"max_draft_tokens = {max(Limits().max_draft_tokens, settings.num_draft_tokens)}\n"
+    )
 
 
 def _quoted(text: str) -> str:

@@ -1,0 +1,187 @@
+"""Run coordinator and agents on this machine for users, until interrupted: agent i answers on HTTP port P + i.
+
+Each is a process of its own; one that dies is started again, and the texts under way go on.
+
+    multispin up --agents 2 --http-port 8080
+    curl http://127.0.0.1:8080/v1/chat/completions -H 'content-type: application/json' \\
+         -d '{"messages": [{"role": "user", "content": "Why is the sky blue?"}]}'
+"""
+
+import argparse
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+
+from multispin.local_run import MULTISPIN, RunSettings, coordinator_toml
+from multispin.progress import terminal_progress
+from multispin.supervised import Supervised
+from multispin_models.engines import prepare_side
+from multispin_models.errors import ConfigError
+
+__all__ = ["add_arguments", "run"]
+
+POLL_S = 0.2
+LAST_PORT = 65_535
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `multispin up`."""
+    default = RunSettings()
+    parser.add_argument("--agents", type=int, default=1, metavar="N", help="agents, a process each (default 1)")
+    parser.add_argument("--http-port", type=int, default=8080, metavar="P", help="of the first agent (default 8080)")
+    parser.add_argument("--http-keys-file", metavar="FILE", help="bearer keys, one a line, mode 0600")
+    parser.add_argument("--num-draft-tokens", type=int, default=4, metavar="L", help="drafted a round (default 4)")
+    parser.add_argument("--concurrent-per-agent", type=int, default=1, metavar="N", help="requests at once (default 1)")
+    parser.add_argument("--pair", default=default.pair, metavar="PAIR", help="packaged pair, or a manifest (.toml)")
+    parser.add_argument("--engine", metavar="ENGINE[:RECIPE]", default=default.engine, help="default %(default)s")
+    parser.add_argument("--draft-engine", metavar="ENGINE[:RECIPE]", help="of the agents (default: as --engine)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="of a forward pass, both ends (default 1)")
+    parser.add_argument(
+        "--max-context-tokens", type=int, default=2048, metavar="N", help="of one request (default 2048)"
+    )
+    parser.add_argument("--logs", metavar="DIR", help="keep what the daemons say here (default: dropped at the end)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run `multispin up`; return 0 when it was interrupted, which is how it ends."""
+    settings = _settings(args)
+    if not 1 <= args.http_port <= LAST_PORT + 1 - settings.num_agents:
+        raise ConfigError(
+            f"--http-port is {args.http_port}, allowed are 1 to {LAST_PORT + 1 - settings.num_agents}: "
+            f"{settings.num_agents} agents take one each from there on"
+        )
+    prepare_side(settings.pair, "target", settings.engine, terminal_progress())
+    prepare_side(settings.pair, "draft", settings.draft_engine, terminal_progress())
+    with ExitStack() as stack:
+        # SIGTERM as SIGINT, also where a shell ignores that for what it starts in the background.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, number, signal.signal(number, signal.default_int_handler))
+        logs = Path(args.logs or stack.enter_context(tempfile.TemporaryDirectory(prefix="multispin-up-")))
+        _make_folder(logs)
+        up = _Up(settings, logs, args.http_port, args.http_keys_file)
+        try:
+            up.start()
+            up.watch()
+        except KeyboardInterrupt:
+            print("stopping", flush=True)
+        finally:
+            up.stop()
+    return 0
+
+
+class _Up:
+    """The processes.
+
+    Args:
+        settings: of the run.
+        logs: folder of what they say.
+        http_port: of the first agent.
+        keys_file: of the bearer keys, or null.
+    """
+
+    def __init__(self, settings: RunSettings, logs: Path, http_port: int, keys_file: str | None) -> None:
+        self._settings = settings
+        self._http_port = http_port
+        self._keys_file = keys_file
+        self._endpoint = "tcp://127.0.0.1:*"
+        self._toml = logs / "coordinator.toml"
+        self._toml.write_text(coordinator_toml(settings), encoding="utf-8")
+        self._coordinator = Supervised("coordinator", self._coordinator_command, logs / "coordinator.log")
+        self._agents = [
+            Supervised(
+                f"agent {index}",
+                lambda index=index: self._agent_command(index),  # type: ignore[misc]
+                logs / f"agent-{index}.log",
+            )
+            for index in range(settings.num_agents)
+        ]
+
+    def start(self) -> None:
+        """Start all, and say where the agents answer once each is welcome.
+
+        Raises:
+            DaemonFailed: one would not start; with the end of its log.
+        """
+        self._coordinator.start()
+        self._endpoint = self._coordinator.wait_ready().split(" ", 1)[0]
+        for agent in self._agents:
+            agent.start()
+        for index, agent in enumerate(self._agents):
+            print(f"agent {index}  {agent.wait_ready()}/v1", flush=True)
+        print("ready; end with Ctrl-C", flush=True)
+
+    def watch(self) -> None:
+        """Start again what dies, for as long as nobody interrupts.
+
+        Raises:
+            DaemonFailed: one died too often.
+        """
+        while True:
+            time.sleep(POLL_S)
+            for daemon in (self._coordinator, *self._agents):
+                if daemon.has_ended() is not None:
+                    daemon.restart()
+
+    def stop(self) -> None:
+        """End all: agents first, so that they can tell the coordinator."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # a second one must not leave half of them behind
+        with ThreadPoolExecutor(len(self._agents)) as pool:
+            list(pool.map(Supervised.stop, self._agents))
+        self._coordinator.stop()
+
+    def _coordinator_command(self) -> Sequence[str]:
+        command = [*MULTISPIN, "coordinator", "--exit-with-parent", str(os.getpid())]
+        return [*command, "--config", str(self._toml), "--bind", self._endpoint]
+
+    def _agent_command(self, index: int) -> Sequence[str]:
+        settings = self._settings
+        flags = {
+            "--agent-id": f"agent-{index}",
+            "--coordinator": self._endpoint,
+            "--pair": settings.pair,
+            "--engine": settings.draft_engine,
+            "--threads": settings.agent_threads,
+            "--num-draft-tokens": settings.num_draft_tokens,
+            "--max-concurrent": settings.concurrent_per_agent,
+            "--meter": "shared",
+            "--http-listen": f"127.0.0.1:{self._http_port + index}",
+        }
+        if self._keys_file is not None:
+            flags["--http-keys-file"] = self._keys_file
+        command = [*MULTISPIN, "agent", "--exit-with-parent", str(os.getpid())]
+        for flag, value in flags.items():
+            command += [flag, str(value)]
+        return command
+
+
+def _settings(args: argparse.Namespace) -> RunSettings:
+    values = {
+        "num_agents": args.agents,
+        "num_draft_tokens": args.num_draft_tokens,
+        "concurrent_per_agent": args.concurrent_per_agent,
+        "pair": args.pair,
+        "engine": args.engine,
+        "draft_engine": args.draft_engine or args.engine,
+        "coordinator_threads": args.threads,
+        "agent_threads": args.threads,
+        "max_context_tokens": args.max_context_tokens,
+    }
+    try:
+        return msgspec.convert(values, RunSettings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"flags: {error}") from error
+
+
+def _make_folder(logs: Path) -> None:
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--logs {logs} cannot be a folder: {error.strerror}") from error
