@@ -86,6 +86,11 @@ class Api:
             },
         )
 
+    @property
+    def num_present(self) -> int:
+        """Requests that are served or wait."""
+        return 0 if self._serving is None else self._serving.slots.num_present
+
     def open(self, service: TextService) -> None:
         """Serve from now on."""
         self._serving = _Serving(service, self._settings.max_waiting)
