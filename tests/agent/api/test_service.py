@@ -177,7 +177,7 @@ def test_a_reader_that_takes_nothing_is_cut_off() -> None:
     async def part(loopback: Loopback) -> None:
         with socket.socket() as slow:
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-            slow.setblocking(False)  # noqa: FBT003
+            slow.setblocking(False)
             loop = asyncio.get_running_loop()
             await loop.sock_connect(slow, ("127.0.0.1", loopback.port))
             await until(lambda: loopback.http.num_connections == 1, "it is connected")

@@ -140,7 +140,7 @@ def key_file(tmp_path: Path, text: str, mode: int = 0o600) -> str:
 
 def test_keys_are_lines_of_a_file_that_only_its_owner_reads(tmp_path: Path) -> None:
     load_keys(key_file(tmp_path, "# of the office\n\nfirst-key-of-sixteen\n")).check(b"Bearer first-key-of-sixteen")
-    with pytest.raises(ConfigError, match="0640.*0600"):
+    with pytest.raises(ConfigError, match=r"0640.*0600"):
         load_keys(key_file(tmp_path, "first-key-of-sixteen", 0o640))
     with pytest.raises(ConfigError, match="cannot be read"):
         load_keys(str(tmp_path / "none"))
