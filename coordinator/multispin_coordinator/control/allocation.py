@@ -16,12 +16,22 @@ import numpy.typing as npt
 from multispin_coordinator.control.lambert import lambert_minus_wm1_exp
 from multispin_coordinator.control.scenario import Scenario, User
 
-__all__ = ["Floats", "Lengths", "Problem", "draft_phase_s", "goodput", "problem_of", "round_s", "shares_hz"]
+__all__ = [
+    "Floats",
+    "Lengths",
+    "Problem",
+    "draft_phase_s",
+    "goodput",
+    "problem_of",
+    "rate_of_share",
+    "round_s",
+    "shares_hz",
+]
 
 Floats = npt.NDArray[np.float64]
 Lengths = npt.NDArray[np.int64]
 
-BISECTIONS = 60  # to the last bits of a double
+NEWTON_STEPS = 60  # about ten are made
 
 
 class Problem(NamedTuple):
@@ -90,16 +100,29 @@ def _survival(user: User, l_max: int) -> Floats:
     return np.array(known + [0.0] * (l_max + 1 - len(known)))
 
 
-def band_for_rate(problem: Problem, rate: Floats) -> Floats:
-    """Return the share in Hz that carries each rate (bit/s, [..., users]); infinite where none does."""
+def band_for_rate(problem: Problem, rate: Floats) -> tuple[Floats, Floats]:
+    """Return the share in Hz that carries each rate (bit/s, [..., users]), and its slope in Hz per bit/s.
+
+    Both are infinite for a rate that no share carries.
+    """
     if not problem.is_density:
-        return np.asarray(rate / problem.spectral)
+        return np.asarray(rate / problem.spectral), np.broadcast_to(1 / problem.spectral, rate.shape)
     needed = rate * np.log(2)
     c = needed / problem.spectral
     within = (c > 0) & (c < 1)  # a band without end carries s / ln 2 bits a second
     c_within = np.where(within, c, 0.5)
-    y = lambert_minus_wm1_exp(c_within - np.log(c_within) - 1)
-    return np.where(within, needed / (y - c_within), np.where(c <= 0, 0.0, np.inf))
+    # ln(1 + s / b) of the share b that is sought: needed / b.
+    nats = lambert_minus_wm1_exp(c_within - np.log(c_within) - 1) - c_within
+    beyond = np.where(c <= 0, 0.0, np.inf)
+    slope = np.log(2) / (nats + np.expm1(-nats))
+    return np.where(within, needed / nats, beyond), np.where(within, slope, beyond)
+
+
+def rate_of_share(problem: Problem, share_hz: float) -> Floats:
+    """Return the bit rate [users] of each user in a share of this width."""
+    if not problem.is_density:
+        return problem.spectral * share_hz
+    return np.asarray(share_hz * np.log2(1 + problem.spectral / share_hz))
 
 
 def shares_hz(problem: Problem, lengths: Lengths, phase_s: Floats) -> Floats:
@@ -108,28 +131,32 @@ def shares_hz(problem: Problem, lengths: Lengths, phase_s: Floats) -> Floats:
     left_s = np.asarray(phase_s)[..., None] - lengths * problem.draft_s
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = np.where(bits > 0, np.where(left_s > 0, bits / left_s, np.inf), 0.0)
-    return band_for_rate(problem, rate)
+    return band_for_rate(problem, rate)[0]
 
 
 def draft_phase_s(problem: Problem, lengths: Lengths) -> Floats:
-    """Return the least phase [n] in which all drafts [n, users] are made and uploaded; infinite if none is enough."""
-    low = (lengths * problem.draft_s).max(axis=-1)
-    uploads = ((problem.bits_per_token * lengths) > 0).any(axis=-1)
-    high = low + 1e-6
-    for _ in range(BISECTIONS):  # doubled until the shares fit; a signal that is too weak never does
-        short = uploads & (shares_hz(problem, lengths, high).sum(axis=-1) > problem.bandwidth_hz)
-        if not short.any():
+    """Return the least phase [...] in which all drafts [..., users] are made and uploaded.
+
+    The band that is needed falls with the phase and is convex in it, so Newton's steps from below rise to the root and
+    never pass it. They start where the slowest user would be done if it had all of the band.
+    """
+    plans = np.atleast_2d(lengths)
+    bits = problem.bits_per_token * plans
+    drafting_s = plans * problem.draft_s
+    longest_s = drafting_s.max(axis=-1)
+    slack_s = longest_s[:, None] - drafting_s  # what is looked for is the time beyond `longest_s`: nothing cancels
+    beyond_s = (bits / rate_of_share(problem, problem.bandwidth_hz) - slack_s).max(axis=-1)
+    active = np.flatnonzero(bits.any(axis=-1))
+    for _ in range(NEWTON_STEPS):
+        if not len(active):
             break
-        high = np.where(short, low + 2 * (high - low), high)
-    else:
-        high = np.where(short, np.inf, high)
-    floor = low
-    with np.errstate(invalid="ignore"):
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            fits = shares_hz(problem, lengths, middle).sum(axis=-1) <= problem.bandwidth_hz
-            low, high = np.where(fits, low, middle), np.where(fits, middle, high)
-    return np.asarray(np.where(uploads, high, floor))
+        left_s = np.where(bits[active] > 0, beyond_s[active, None] + slack_s[active], 1.0)
+        rate = bits[active] / left_s
+        share, slope = band_for_rate(problem, rate)
+        step_s = (share.sum(axis=-1) - problem.bandwidth_hz) / (slope * rate / left_s).sum(axis=-1)
+        beyond_s[active] += np.maximum(step_s, 0.0)
+        active = active[step_s > 1e-14 * (beyond_s + longest_s)[active]]
+    return np.asarray((longest_s + beyond_s).reshape(lengths.shape[:-1]))
 
 
 def round_s(problem: Problem, lengths: Lengths, phase_s: Floats) -> Floats:

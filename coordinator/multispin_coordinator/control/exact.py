@@ -21,6 +21,7 @@ from multispin_coordinator.control.allocation import (
     draft_phase_s,
     expected_tokens,
     goodput,
+    rate_of_share,
     round_s,
     shares_hz,
 )
@@ -65,11 +66,9 @@ def _scan(problem: Problem, tau: float) -> Lengths:
     longest = np.where(_worth_alone(problem, tau) > 0, problem.limits, 0)
     if not longest.any():
         return longest[None]
-    one_s = problem.draft_s + problem.bits_per_token / _widest_rate(problem)
+    one_s = problem.draft_s + problem.bits_per_token / rate_of_share(problem, problem.bandwidth_hz)
     low = float(one_s.min()) * 0.999
     high = float(draft_phase_s(problem, problem.limits[None])[0])
-    if not np.isfinite(high):
-        high = 1e3 * float((problem.limits * one_s).max())
     phases = np.geomspace(low, max(high, low * 1.001), PHASES)
     found: list[Lengths] = []
     for _ in range(REFINEMENTS):
@@ -84,13 +83,6 @@ def _scan(problem: Problem, tau: float) -> Lengths:
 def _worth_alone(problem: Problem, tau: float) -> Floats:
     """Return [users] what the first drafted token is worth beyond its row."""
     return np.asarray(problem.weights * problem.survival[:, 1] - tau * problem.per_row_s)
-
-
-def _widest_rate(problem: Problem) -> Floats:
-    """Return [users] the bit rate of each user who has all of the band."""
-    if not problem.is_density:
-        return problem.spectral * problem.bandwidth_hz
-    return np.asarray(problem.bandwidth_hz * np.log2(1 + problem.spectral / problem.bandwidth_hz))
 
 
 def _in_phase(problem: Problem, tau: float, phase_s: float) -> tuple[Lengths, Lengths]:
@@ -180,7 +172,7 @@ def _best_end(problem: Problem, whole: Lengths, phase_s: Floats, begun: int, tau
     steps = np.arange(problem.survival.shape[1])
     worth = problem.weights[:, None] * np.cumsum(problem.survival, axis=1) - problem.weights[:, None]
     worth = worth - tau * problem.per_row_s * steps  # beyond length 0, which `gain` counts
-    alone_s = steps * (problem.draft_s + problem.bits_per_token / _widest_rate(problem))[:, None]
+    alone_s = steps * (problem.draft_s + problem.bits_per_token / rate_of_share(problem, problem.bandwidth_hz))[:, None]
     worth = np.where(steps <= problem.limits[:, None], worth, -np.inf)[begun:]
     if not len(worth):
         return gain

@@ -13,7 +13,7 @@ __all__ = ["lambert_minus_wm1_exp", "lambert_w0_exp"]
 
 Floats = npt.NDArray[np.float64]
 
-NEWTON_STEPS = 12  # both start near and converge quadratically
+NEWTON_STEPS = 7  # both start near and converge quadratically
 
 
 def lambert_w0_exp(x: npt.ArrayLike) -> Floats:

@@ -18,6 +18,7 @@ from multispin_coordinator.control.allocation import (
     draft_phase_s,
     goodput,
     problem_of,
+    rate_of_share,
     round_s,
     shares_hz,
 )
@@ -70,10 +71,12 @@ def make_plan(scenario: Scenario, policy: str, num_draft_tokens: int = 8) -> Pla
 
 def _plan(problem: Problem, policy: str, lengths: Lengths, is_proven: bool | None = None) -> Plan:
     phase_s = draft_phase_s(problem, lengths[None])[0]
+    shares = shares_hz(problem, lengths, phase_s)
+    shares *= min(1.0, problem.bandwidth_hz / max(shares.sum(), 1e-300))  # rounding must not exceed the band
     return Plan(
         policy=policy,
         num_draft_tokens=lengths.tolist(),
-        bandwidth_hz=shares_hz(problem, lengths, phase_s).tolist(),
+        bandwidth_hz=shares.tolist(),
         round_s=float(round_s(problem, lengths, phase_s)),
         goodput_tokens_per_s=float(goodput(problem, lengths, phase_s)),
         is_proven=is_proven,
@@ -84,8 +87,7 @@ def _fixed(problem: Problem, num_draft_tokens: int) -> Plan:
     """Return the plan of one length and equal shares: each user's upload takes as long as its share makes it."""
     lengths = np.minimum(num_draft_tokens, problem.limits)
     share = problem.bandwidth_hz / problem.num_users
-    rate = share * (np.log2(1 + problem.spectral / share) if problem.is_density else problem.spectral)
-    phase_s = (lengths * (problem.draft_s + problem.bits_per_token / rate)).max()
+    phase_s = (lengths * (problem.draft_s + problem.bits_per_token / rate_of_share(problem, share))).max()
     return Plan(
         policy="fixed",
         num_draft_tokens=lengths.tolist(),
