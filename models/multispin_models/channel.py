@@ -30,6 +30,7 @@ HEARTBEAT_MS: Final = 2_000
 HEARTBEAT_TIMEOUT_MS: Final = 10_000
 QUEUED_MESSAGES: Final = 1_000  # a peer, each way
 LINGER_MS: Final = 500
+ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"  # where libzmq asks for the keys of a peer (RFC 27/ZAP)
 DRAINED_AT_ONCE: Final = 256  # messages before the loop gets its turn again
 
 
@@ -133,7 +134,7 @@ class Channel:
         self._closed = True
         self._loop.remove_reader(self._socket.FD)
         if self._authenticator is not None:
-            self._authenticator.stop()
+            _stop(self._authenticator)
         self._socket.close(LINGER_MS)
 
     def _drain_soon(self) -> None:
@@ -178,7 +179,7 @@ def open_coordinator_channel(
             socket.curve_publickey, socket.curve_secretkey = _secret_certificate(security.secret_key_file)
             socket.curve_server = True
             authenticator = _authenticator(context, security.authorized_keys_dir)
-            undo.callback(authenticator.stop)
+            undo.callback(_stop, authenticator)
         try:
             socket.bind(endpoint)
         except zmq.ZMQError as error:
@@ -240,9 +241,18 @@ def _authenticator(context: zmq.Context[Any], keys_dir: str | None) -> AsyncioAu
     except (OSError, ValueError) as error:
         raise ConfigError(f"security.authorized_keys_dir {keys_dir} cannot be read: {error}") from error
     authenticator = AsyncioAuthenticator(context)
-    authenticator.start()
-    authenticator.configure_curve(domain="*", location=keys_dir)
+    with ExitStack() as undo:
+        undo.callback(authenticator.stop)
+        authenticator.start()
+        authenticator.configure_curve(domain="*", location=keys_dir)
+        undo.pop_all()
     return authenticator
+
+
+def _stop(authenticator: AsyncioAuthenticator) -> None:
+    # Unbound first: closing alone frees the name later, in a thread of libzmq, and the next one may find it taken.
+    authenticator.zap_socket.unbind(ZAP_ENDPOINT)
+    authenticator.stop()
 
 
 def _certificate(path: str) -> tuple[bytes, bytes | None]:
