@@ -7,6 +7,7 @@ The scenario's keys are in coordinator/README.md. Nothing is measured: the goodp
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from multispin.flags import positive
 from multispin_coordinator.control.plan import POLICIES, Plan, make_plan
 from multispin_coordinator.control.scenario import read_scenario
+from multispin_models.errors import ConfigError
 
 __all__ = ["add_arguments", "run"]
 
@@ -27,12 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run `multispin plan` and return the exit status.
-
-    Raises:
-        ConfigError: the scenario is not valid.
-    """
-    plan = make_plan(read_scenario(Path(args.scenario)), args.policy, args.num_draft_tokens)
+    """Run `multispin plan` and return the exit status: 2 for a scenario that is not valid, like a wrong flag."""
+    try:
+        scenario = read_scenario(Path(args.scenario))
+    except ConfigError as error:
+        print(f"multispin plan: {error}", file=sys.stderr)
+        return 2
+    plan = make_plan(scenario, args.policy, args.num_draft_tokens)
     if args.json:
         print(msgspec.json.encode(plan).decode())
     else:

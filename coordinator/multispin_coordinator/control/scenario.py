@@ -26,18 +26,22 @@ from multispin_models.errors import ConfigError
 
 __all__ = ["Scenario", "User", "Verify", "read_scenario"]
 
-Positive = Annotated[float, Meta(gt=0.0)]
-NotNegative = Annotated[float, Meta(ge=0.0)]
+Positive = Annotated[float, Meta(gt=0.0, le=1e15)]
+NotNegative = Annotated[float, Meta(ge=0.0, le=1e15)]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0)]
 BelowOne = Annotated[float, Meta(ge=0.0, lt=1.0)]
 
 
 class Verify(Struct, frozen=True, forbid_unknown_fields=True):
-    """Cost of one verification, in seconds: `c0_s + per_user_s * users + per_row_s * rows`."""
+    """Cost of one verification, in seconds: `c0_s + per_user_s * users + per_row_s * rows`; not all of them 0."""
 
-    c0_s: Positive
+    c0_s: NotNegative
     per_row_s: NotNegative = 0.0
     per_user_s: NotNegative = 0.0
+
+    def __post_init__(self) -> None:
+        if self.c0_s + self.per_row_s + self.per_user_s <= 0:
+            raise ValueError("c0_s, per_row_s and per_user_s are all 0, allowed is a verification that takes time")
 
 
 class User(Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,12 +89,18 @@ def read_scenario(path: Path) -> Scenario:
     try:
         scenario = msgspec.convert(values, Scenario)
     except msgspec.ValidationError as error:
-        keys = ", ".join(Scenario.__struct_fields__)
-        raise ConfigError(f"scenario {path}: {error}; its keys are {keys}") from error
+        raise ConfigError(f"scenario {path}: {error}; {_allowed(str(error))}") from error
     for number, user in enumerate(scenario.user):
         if fault := _fault(user, scenario.noise):
-            raise ConfigError(f"scenario {path}: user {number}: {fault}")
+            raise ConfigError(f"scenario {path}: `$.user[{number}]`: {fault}")
     return scenario
+
+
+def _allowed(fault: str) -> str:
+    """Return the keys of the table that a fault is in."""
+    tables = {"$.user[": ("[[user]]", User), "$.verify": ("[verify]", Verify)}
+    name, table = next((tables[place] for place in tables if place in fault), ("a scenario", Scenario))
+    return f"the keys of {name} are {', '.join(table.__struct_fields__)}"
 
 
 def _fault(user: User, noise: str) -> str:

@@ -115,6 +115,18 @@ def test_exact_is_the_best_of_all_integer_plans(first: int) -> None:
         assert plan.is_proven
 
 
+def test_how_far_the_other_policies_are_below_exact() -> None:
+    # The figures of coordinator/README.md: pytest -s -k how_far
+    for kind in ("all", "per user", "per row"):
+        seeds = [n for n in range(INSTANCES) if kind == "all" or (n % 3 == 0) == (kind == "per user")]
+        most = [make_plan(random_scenario(n), "exact").goodput_tokens_per_s for n in seeds]
+        for policy in ("fixed", "homogeneous", "heterogeneous"):
+            yields = [make_plan(random_scenario(n), policy).goodput_tokens_per_s for n in seeds]
+            gaps = 100 * (1 - np.array(yields) / np.array(most))
+            print(f"{kind:8} {policy:13} median {np.median(gaps):5.2f} % max {gaps.max():5.2f} % n {len(gaps)}")
+            assert gaps.min() > -1e-7
+
+
 @pytest.mark.parametrize("policy", ["fixed", "homogeneous", "heterogeneous"])
 def test_no_other_policy_is_better_than_exact(policy: str) -> None:
     for seed in range(40):
