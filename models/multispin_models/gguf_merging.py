@@ -56,7 +56,8 @@ def byte_pair_encoder(vocabulary: GgufVocabulary) -> EncodeText:
     tokenizer.pre_tokenizer = build_pre_tokenizer(vocabulary.rule)
 
     def encode(text: str) -> list[int]:
-        found: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        # A batch of one: unlike `encode` it lets other threads run, so that rounds go on while a prompt is read.
+        found: list[int] = tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
         if max(found, default=0) < n_tokens:
             return found
         return [known for token_id in found for known in stand_ins.get(token_id, (token_id,))]
