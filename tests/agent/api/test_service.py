@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -9,7 +10,9 @@ import pytest
 from tests.toy_api import Loopback, ToyTokenizer, play, until
 from tests.toy_model import ToyModel
 
+from multispin_agent.request import RequestFailed
 from multispin_models.api.settings import HttpSettings
+from multispin_models.clock import monotonic_ns
 from multispin_models.sampling import Sampling
 from multispin_models.target_alone import generate_alone
 
@@ -296,3 +299,46 @@ def test_tokens_are_told() -> None:
         assert (status, msgspec.json.decode(body)) == (200, {"tokens": [1, 2, 3], "count": 3, "max_model_len": 512})
 
     play(part)
+
+
+def test_a_coordinator_that_is_silent_is_told_by_the_health() -> None:
+    async def part(loopback: Loopback) -> None:
+        now_ns = monotonic_ns()
+        assert loopback.client.why_absent(now_ns) == ""
+        assert "has been silent for 60 s" in loopback.client.why_absent(now_ns + 60_000_000_000)
+        loopback.service.why_absent = lambda: "silent"  # type: ignore[method-assign]
+        status, body = await loopback.ask("GET", "/health")
+        assert (status, msgspec.json.decode(body)["error"]["message"]) == (503, "silent")
+        assert (await loopback.ask("POST", "/v1/completions", PROMPT))[0] == 200, "it is tried all the same"
+
+    play(part)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [(RequestFailed("no answer for 300 s"), 502, "coordinator_failed"), (RuntimeError("a bug"), 500, "internal_error")],
+)
+def test_what_fails_has_a_status_before_any_text_and_an_event_after_it(
+    error: Exception, status: int, code: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[str] = []
+
+    async def fail(request: Any, *, on_text: Callable[[str], None], **others: Any) -> Any:
+        for text in said:
+            on_text(text)
+        raise error
+
+    monkeypatch.setattr("multispin_agent.api.service.generate", fail)
+
+    async def part(loopback: Loopback) -> None:
+        for stream in (False, True):
+            got, body = await loopback.ask("POST", "/v1/completions", {**PROMPT, "stream": stream})
+            assert (got, msgspec.json.decode(body)["error"]["code"]) == (status, code)
+        said.append("some text")
+        got, body = await loopback.ask("POST", "/v1/completions", {**PROMPT, "stream": True})
+        first, last = events(body)
+        assert (got, first["choices"][0]["text"], last["error"]["code"]) == (200, "some text", code)
+        await until(loopback.is_idle, "nothing is left")
+
+    play(part)
+    assert str(error) in caplog.text
