@@ -6,7 +6,6 @@ import msgspec
 import pytest
 from tests.toy_model import ToyModel
 
-from multispin.bench.fit import Line, fit_line
 from multispin.bench.null_model import N_VOCAB, NullModel, PassTime
 from multispin.bench.overhead import RoundTimes, round_times, summarize_overhead, together
 from multispin.bench.percentile import percentile_90
@@ -14,6 +13,7 @@ from multispin.bench.ranking import best_of, fit_points
 from multispin.bench.tables import verify_lines
 from multispin.bench.verify import Point, Shape, Subject, measure, shapes_of
 from multispin.flags import parse_engines
+from multispin_coordinator.control.line import Line, fit_line
 from multispin_models.errors import ConfigError
 from multispin_models.language_model import LanguageModel, Rows
 from multispin_models.records import RoundRecord

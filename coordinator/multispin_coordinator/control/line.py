@@ -1,7 +1,7 @@
-"""The line through the times of verifications, whatever a few outliers say.
+"""The line through points, whatever a few outliers say: of verifications against rows, of transfers against bytes.
 
 The slope is the median of the slopes of all pairs of points, the intercept the median of what is left (Theil-Sen): up
-to 29 % of the points may be anywhere. A verification is not exactly a line; the residuals say how far it is from one.
+to 29 % of the points may be anywhere. Nothing measured is exactly a line; the residuals say how far it is from one.
 
 >>> fit_line([(1, 3.0), (2, 5.0), (3, 7.0)])
 Line(intercept=1.0, slope=2.0, residual_median=0.0, residual_largest=0.0)
