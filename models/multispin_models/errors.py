@@ -9,6 +9,7 @@
     ├── WireError          a frame that is not a message of this protocol
     │   └── WireVersionError   a frame of another version of it
     └── SensorError        a sensor that cannot be read
+        └── SensorAbsent       there is no such sensor here
 
 A message says what, the value, what is allowed, and what to do. Nothing here is caught to go on silently.
 """
@@ -23,6 +24,7 @@ __all__ = [
     "WireError",
     "WireVersionError",
     "SensorError",
+    "SensorAbsent",
 ]
 
 
@@ -60,3 +62,7 @@ class WireVersionError(WireError):
 
 class SensorError(MultispinError):
     """A sensor is there and cannot be read, or gives what it must not give."""
+
+
+class SensorAbsent(SensorError):
+    """This machine has no such sensor, so nothing is broken."""

@@ -253,7 +253,10 @@ def _port(question: _Question) -> Iterator[Finding]:
 
 
 def _sensors(_question: _Question) -> Iterator[Finding]:
-    statuses = discover_meters()
+    statuses = [status for status in discover_meters() if status.present]
+    if not statuses:
+        todo = "multispin meter list says what was looked for, and how an external meter is named"
+        yield Finding("sensors", "warning", "none is found: energy will be null", todo)
     metered = any(status.usable for status in statuses)
     for status in statuses:
         name = f"sensor {status.name}"

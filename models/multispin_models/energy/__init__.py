@@ -2,12 +2,24 @@
 
 Read in this order:
 
-    meter.py      what a sensor must offer, and what it says of itself
-    window.py     samples -> joules between two instants
-    sampler.py    a thread that reads a meter at a steady rate
-    sensors.py    which sensors this machine has, and opening one by name
-    rapl.py       Intel and AMD processors, by the kernel's powercap counters
-    replay.py     a recorded file in place of a sensor
+    meter.py        what a sensor must offer, and what it says of itself
+    window.py       samples -> joules between two instants
+    sampler.py      a thread that reads a meter at a steady rate
+    sensors.py      which sensors this machine has, and opening one by name
+    jetson.py       NVIDIA Jetson: the monitors of the module, and which rail is the whole
+    pmic.py         Raspberry Pi 5: the rails of its power management chip
+    rapl.py         Intel and AMD processors, by the kernel's powercap counters
+    nvml.py         NVIDIA graphics cards
+    battery.py      the battery's gauge
+    hwmon.py        any power monitor chip or energy counter that the kernel knows
+    fnirsi.py       USB power meters
+    plug.py         Shelly and Tasmota power plugs
+    serial_line.py  lab meters that print lines
+    modelled.py     a guess from the processor's time, never mixed with the others
+    replay.py       a recorded file in place of a sensor
+    calibration.py  a sensor fitted to an external meter; calibrated.py, the meter behind the fit
+
+    sysfs.py, rail_meter.py, stream.py      what sensors share: files of the kernel, rails, devices that send
 """
 
 from multispin_models.energy.meter import Meter, MeterInfo, MeterStatus, Rail, Reading

@@ -1,13 +1,13 @@
 """What a sensor must offer: open, read, close, and an honest description of what it measures.
 
-A meter has rails. All give joules counted since open ("energy") or watts now ("power"), in SI whatever the sensor
-counts in. Rails that are part of others are marked, so that nothing is added twice; a board that has no rail for the
-whole has no total, and none is invented.
+A meter has rails. All give joules counted ("energy") or watts now ("power"), in SI whatever the sensor counts in. A
+counter starts anywhere: only differences mean something. Rails that are part of others are marked, so that nothing is
+added twice; a board that has no rail for the whole has no total, and none is invented.
 
-A new sensor is one file with two functions, entered in `sensors.py`:
+A new sensor is one file with one function, entered in `sensors.py`:
 
-    discover(root) -> list[MeterStatus]      what is there, usable or why not; never raises
-    open_first(root) -> Meter                the first usable one; SensorError with what to do
+    open_first(root) -> Meter                SensorAbsent if it is not there; SensorError with what to do
+    open_named(root, target) -> Meter        instead, if it must be told which one
 """
 
 from typing import Literal, NamedTuple, Protocol
@@ -61,17 +61,19 @@ class MeterStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         name: what `open_meter` takes.
-        usable: it was read just now.
+        usable: it can meter a run: it was read just now, and has a total.
         reason: if not usable, why and what to do; else empty.
-        covers: as in MeterInfo.
-        rails: names of its rails; empty if it could not be read.
+        covers: as in MeterInfo; null if it could not be opened.
+        rails: names of its rails; empty if it could not be opened.
+        present: the sensor is there, usable or not.
     """
 
     name: str
     usable: bool
     reason: str
-    covers: Covers
+    covers: Covers | None
     rails: tuple[str, ...]
+    present: bool = True
 
 
 class Reading(NamedTuple):
@@ -79,13 +81,15 @@ class Reading(NamedTuple):
 
     Attributes:
         t_ns: monotonic, the middle of the read.
-        values: [rails] joules since open, or watts; null for a rail that did not answer.
+        values: [rails] joules counted, or watts; null for a rail that did not answer.
         segment: goes up when a counter has lost count: joules of two segments must not be subtracted.
+        reasons: [rails] why a rail is null, else ""; empty if none is.
     """
 
     t_ns: int
     values: tuple[float | None, ...]
     segment: int = 0
+    reasons: tuple[str, ...] = ()
 
     def total(self, rails: tuple[Rail, ...]) -> float | None:
         """Return the sum of the rails that make the total; null without such a rail, or if one did not answer.

@@ -18,13 +18,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from multispin_models.clock import monotonic_ns
-from multispin_models.energy.meter import MeterInfo, MeterStatus, Rail, Reading
-from multispin_models.errors import SensorError
+from multispin_models.energy.meter import MeterInfo, Rail, Reading
+from multispin_models.energy.sysfs import read_number, read_text
+from multispin_models.errors import SensorAbsent, SensorError
 
-__all__ = ["RaplMeter", "discover", "open_first"]
+__all__ = ["RaplMeter", "open_first"]
 
 _ZONES = "sys/class/powercap"
 _ZONE_NAME = re.compile(r"intel-rapl:\d+(:\d+)?")  # not "intel-rapl-mmio:0", the same package by another way
+_DENIED = (
+    "kernels since CVE-2020-8694 show it to root only; give the service AmbientCapabilities=CAP_DAC_READ_SEARCH, or as "
+    "root `chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj`"
+)
 # More than any socket can draw. It bounds how long a counter may go unread before a wrap could be missed (262 s for
 # the usual range of 262,144 J), and tells a wrap from a counter that was set back.
 _MOST_W = 1000.0
@@ -37,14 +42,15 @@ class _Zone(NamedTuple):
 
 
 class RaplMeter:
-    """Counts joules of all processor packages since it was opened; to be read at least every minute.
+    """Counts joules of all processor packages, from where their counters stand; to be read at least every minute.
 
     Args:
         root: of the file system, or of a recorded tree.
         clock: monotonic nanoseconds.
 
     Raises:
-        SensorError: there are no zones, or they cannot be read; says what to do.
+        SensorAbsent: there are no zones.
+        SensorError: they cannot be read; says what to do.
     """
 
     def __init__(self, root: Path = Path("/"), clock: Callable[[], int] = monotonic_ns) -> None:
@@ -59,12 +65,12 @@ class RaplMeter:
             native_hz=1000.0,
             note="processor packages only: no memory, disk, network, board or supply losses",
         )
-        self._counted_uj = [0] * len(self._zones)
         self._segment = 0
         self._last_ns, self._last_uj = self._read_counters()
+        self._counted_uj = list(self._last_uj)
 
     def read(self) -> Reading:
-        """Return joules counted since open; a counter that was set back starts a new segment."""
+        """Return joules counted; a counter that was set back starts a new segment."""
         t_ns, now_uj = self._read_counters()
         most_uj = (t_ns - self._last_ns) / 1e9 * _MOST_W * 1e6 + 1e6  # and a joule, for a short interval
         steps = [
@@ -86,24 +92,15 @@ class RaplMeter:
 
     def _read_counters(self) -> tuple[int, list[int]]:
         begin_ns = self._clock()
-        counters_uj = [_read_int(zone.path / "energy_uj") for zone in self._zones]
+        counters_uj = [_read_count(zone.path / "energy_uj") for zone in self._zones]
         return (begin_ns + self._clock()) // 2, counters_uj
-
-
-def discover(root: Path) -> list[MeterStatus]:
-    """Return one status: whether the processor packages can be read here."""
-    try:
-        meter = RaplMeter(root)
-    except SensorError as error:
-        return [MeterStatus("rapl", usable=False, reason=str(error), covers="socket", rails=())]
-    return [MeterStatus("rapl", True, "", "socket", tuple(rail.name for rail in meter.info.rails))]
 
 
 def open_first(root: Path) -> RaplMeter:
     """Return the meter of this machine's processor packages.
 
     Raises:
-        SensorError: as `RaplMeter`.
+        SensorAbsent, SensorError: as `RaplMeter`.
     """
     return RaplMeter(root)
 
@@ -111,16 +108,16 @@ def open_first(root: Path) -> RaplMeter:
 def _find_zones(root: Path) -> list[_Zone]:
     folder = root / _ZONES
     if not folder.is_dir():
-        raise SensorError(
+        raise SensorAbsent(
             f"{folder} is not there: this is no x86 machine, or a virtual one without counters, or the driver is not "
             "loaded; on bare metal try `modprobe intel_rapl_msr`"
         )
     paths = sorted(path for path in folder.iterdir() if _ZONE_NAME.fullmatch(path.name))
-    names = {path.name: _read_text(path / "name") for path in paths}
+    names = {path.name: read_text(path / "name") for path in paths}
     zones = [_Zone(path, _rail(path.name, names), _read_range(path)) for path in paths]
     if not any(zone.rail.in_total for zone in zones):
         found = ", ".join(names.values()) or "none"
-        raise SensorError(
+        raise SensorAbsent(
             f"{folder} has no package zone (found: {found}); load the driver with `modprobe intel_rapl_msr`"
         )
     return zones
@@ -135,26 +132,14 @@ def _rail(zone: str, names: dict[str, str]) -> Rail:
 
 
 def _read_range(zone: Path) -> int:
-    range_uj = _read_int(zone / "max_energy_range_uj")
-    if range_uj <= 0:
-        raise SensorError(f"{zone}/max_energy_range_uj is {range_uj}, allowed is above 0: wraps could not be counted")
+    range_uj = _read_count(zone / "max_energy_range_uj")
+    if range_uj == 0:
+        raise SensorError(f"{zone}/max_energy_range_uj is 0, allowed is above 0: wraps could not be counted")
     return range_uj
 
 
-def _read_int(path: Path) -> int:
-    text = _read_text(path)
-    if not text.isdecimal():
-        raise SensorError(f"{path} holds {text[:40]!r}, expected is a count of microjoules")
-    return int(text)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except PermissionError as error:
-        raise SensorError(
-            f"{path} may be read by root only (kernels since CVE-2020-8694): give the service "
-            f"AmbientCapabilities=CAP_DAC_READ_SEARCH, or as root `chmod a+r {path}`"
-        ) from error
-    except OSError as error:
-        raise SensorError(f"{path} cannot be read: {error.strerror}; is the driver still loaded?") from error
+def _read_count(path: Path) -> int:
+    microjoules = read_number(path, _DENIED)
+    if microjoules < 0 or not microjoules.is_integer():
+        raise SensorError(f"{path} holds {microjoules:g}, expected is a count of microjoules")
+    return int(microjoules)

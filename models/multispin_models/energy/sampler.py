@@ -130,7 +130,10 @@ class Sampler:
         reading = self._meter.read()
         total = reading.total(self.info.rails)
         if total is None or not math.isfinite(total):
-            raise SensorError(f"meter {self.info.name} gave {reading.values}: a rail of its total did not answer")
+            why = "; ".join(reason for reason in reading.reasons if reason) or "no reason is known"
+            raise SensorError(
+                f"meter {self.info.name} gave {reading.values}: a rail of its total did not answer: {why}"
+            )
         samples: list[PowerSample] | list[EnergySample] = self._power or self._energy
         if samples and reading.t_ns <= samples[-1].t_ns:
             return  # twice within the clock's resolution

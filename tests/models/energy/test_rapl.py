@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from multispin_models.energy import discover_meters, open_meter
+from multispin_models.energy import MeterStatus, discover_meters, open_meter
 from multispin_models.energy.rapl import RaplMeter
 from multispin_models.errors import SensorError
 
@@ -51,7 +51,7 @@ def tree(tmp_path: Path) -> Tree:
 
 def test_packages_are_added_and_their_parts_the_platform_and_the_twin_are_not(tree: Tree) -> None:
     meter = RaplMeter(tree.root, tree.clock)
-    assert meter.read().total(meter.info.rails) == 0.0
+    assert meter.read().total(meter.info.rails) == 2.0  # the counters' own
     tree.now_ns = S
     tree.set("intel-rapl:0", 31_000_000)
     tree.set("intel-rapl:0:0", 21_000_000)
@@ -60,9 +60,9 @@ def test_packages_are_added_and_their_parts_the_platform_and_the_twin_are_not(tr
     tree.set("intel-rapl:2", 71_000_000)
     tree.set("intel-rapl-mmio:0", 31_000_000)
     reading = meter.read()
-    assert reading.total(meter.info.rails) == pytest.approx(30.0 + 12.0)
+    assert reading.total(meter.info.rails) == pytest.approx(31.0 + 13.0)
     assert dict(zip([rail.name for rail in meter.info.rails], reading.values, strict=True)) == pytest.approx(
-        {"package-0": 30.0, "package-0/core": 20.0, "package-0/dram": 5.0, "package-1": 12.0, "psys": 70.0}
+        {"package-0": 31.0, "package-0/core": 21.0, "package-0/dram": 6.0, "package-1": 13.0, "psys": 71.0}
     )
     assert reading.t_ns == S
 
@@ -70,10 +70,12 @@ def test_packages_are_added_and_their_parts_the_platform_and_the_twin_are_not(tr
 def test_a_counter_that_wraps_goes_on_by_its_own_range(tree: Tree) -> None:
     tree.set("intel-rapl:1", RANGE_UJ - 2_000_000)
     meter = RaplMeter(tree.root, tree.clock)
+    before = meter.read().total(meter.info.rails)
+    assert before is not None
     tree.now_ns = S
     tree.set("intel-rapl:1", 3_000_000)
     reading = meter.read()
-    assert reading.total(meter.info.rails) == pytest.approx(5.0)
+    assert reading.total(meter.info.rails) == pytest.approx(before + 5.0)
     assert reading.segment == 0
 
 
@@ -82,12 +84,13 @@ def test_a_counter_that_was_set_back_starts_a_new_segment(tree: Tree) -> None:
     meter = RaplMeter(tree.root, tree.clock)
     tree.now_ns = S
     tree.set("intel-rapl:0", 4_000_000)  # as a wrap it would be 212 kJ in a second
-    assert meter.read().segment == 1
+    before = meter.read()
+    assert before.segment == 1
     tree.now_ns = 2 * S
     tree.set("intel-rapl:0", 9_000_000)
     reading = meter.read()
     assert reading.segment == 1
-    assert reading.total(meter.info.rails) == pytest.approx(5.0)
+    assert reading.values[0] == pytest.approx((before.values[0] or 0.0) + 5.0)
 
 
 def test_a_counter_left_unread_so_long_that_a_wrap_could_be_missed_starts_a_new_segment(tree: Tree) -> None:
@@ -95,6 +98,10 @@ def test_a_counter_left_unread_so_long_that_a_wrap_could_be_missed_starts_a_new_
     tree.now_ns = 263 * S  # 1000 W x 263 s is more than the range
     tree.set("intel-rapl:0", 2_000_000)
     assert meter.read().segment == 1
+
+
+def found(root: Path) -> MeterStatus:
+    return {status.name: status for status in discover_meters(root)}["rapl"]
 
 
 def _denied(path: Path, *_args: object, **_kwargs: object) -> str:
@@ -105,7 +112,8 @@ def _denied(path: Path, *_args: object, **_kwargs: object) -> str:
 
 def test_permission_denied_says_what_to_do(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", _denied)  # root, who may run this test, is denied nothing
-    [status] = discover_meters(tree.root)
+    status = found(tree.root)
+    assert status.present
     assert not status.usable
     assert "CAP_DAC_READ_SEARCH" in status.reason
     assert "intel-rapl:0/energy_uj" in status.reason
@@ -131,7 +139,7 @@ def test_a_zone_that_vanishes_fails_the_read_and_the_count_goes_on_when_it_is_ba
         meter.read()
     tree.now_ns = S
     tree.set("intel-rapl:1", 8_000_000)
-    assert meter.read().total(meter.info.rails) == pytest.approx(7.0)
+    assert meter.read().total(meter.info.rails) == pytest.approx(1.0 + 8.0)
 
 
 def test_without_a_package_zone_there_is_no_meter(tree: Tree) -> None:
@@ -142,12 +150,18 @@ def test_without_a_package_zone_there_is_no_meter(tree: Tree) -> None:
 
 
 def test_a_usable_tree_is_found_and_taken_by_auto(tree: Tree) -> None:
-    [status] = discover_meters(tree.root)
+    status = found(tree.root)
     assert (status.name, status.usable, status.covers, status.reason) == ("rapl", True, "socket", "")
     assert "package-1" in status.rails
     meter = open_meter("auto", tree.root).meter
     assert meter is not None
     assert meter.info.label == "measured"
+
+
+def test_a_counter_is_subtracted_whatever_it_began_with(tree: Tree) -> None:
+    tree.set("intel-rapl:0", 123_456_789)
+    meter = RaplMeter(tree.root, tree.clock)
+    assert meter.read().values[0] == pytest.approx(123.456789)
 
 
 def test_a_machine_without_sensors_gives_null_and_a_reason(tmp_path: Path) -> None:

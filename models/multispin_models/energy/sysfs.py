@@ -1,0 +1,68 @@
+"""A value in a file of /sys or /proc, and what the errors of such a file mean.
+
+The kernel asks the chip when the file is read, so a file that is there can still answer with an error: a channel that
+is switched off, a bus that is busy, a device that was pulled out.
+
+Source: Linux Documentation/filesystems/sysfs.rst, Documentation/hwmon/sysfs-interface.rst (units).
+"""
+
+import errno
+import re
+from pathlib import Path
+
+from multispin_models.errors import SensorError
+
+__all__ = ["numbered", "read_number", "read_optional", "read_text"]
+
+_TODO = {
+    errno.ENOENT: "is the driver still loaded, the device still plugged in?",
+    errno.ENODEV: "is the device still plugged in?",
+    errno.EIO: "the channel is switched off or not connected, or its bus is disturbed",
+    errno.EREMOTEIO: "the chip does not answer on its bus",
+    errno.ENODATA: "the channel is switched off; write 1 to its in*_enable",
+}
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+
+
+def read_text(path: Path, denied: str = "give the user of this process the right to read it") -> str:
+    """Return what a file holds, without white space and zero bytes around it.
+
+    Args:
+        path: of the file.
+        denied: what to do if it may not be read.
+
+    Raises:
+        SensorError: it cannot be read; says why and what to do.
+    """
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip(" \t\r\n\0")
+    except PermissionError as error:
+        raise SensorError(f"{path} may not be read (permission denied): {denied}") from error
+    except OSError as error:
+        todo = _TODO.get(error.errno or 0, "see the kernel's log")
+        raise SensorError(f"{path} cannot be read: {error.strerror}; {todo}") from error
+
+
+def read_number(path: Path, denied: str = "give the user of this process the right to read it") -> float:
+    """Return the number that a file holds, in the file's own unit.
+
+    Raises:
+        SensorError: it cannot be read, or holds none.
+    """
+    text = read_text(path, denied)
+    if not _NUMBER.fullmatch(text):
+        raise SensorError(f"{path} holds {text[:40]!r}, expected is a number")
+    return float(text)
+
+
+def read_optional(path: Path) -> str:
+    """Return what a file holds that not every driver has; "" if it cannot be read."""
+    try:
+        return read_text(path)
+    except SensorError:
+        return ""
+
+
+def numbered(folder: Path, pattern: str) -> list[Path]:
+    """Return the entries of a folder that match a glob pattern, hwmon2 before hwmon10; none if there is no folder."""
+    return sorted(folder.glob(pattern), key=lambda path: [part.zfill(8) for part in re.split(r"(\d+)", str(path))])
