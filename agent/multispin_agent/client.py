@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import zmq
 
 import multispin_models
 from multispin_agent.config import Config
-from multispin_models.channel import Channel, open_agent_channel
+from multispin_models.channel import FrameChannel, open_agent_channel
 from multispin_models.clock import monotonic_ns
 from multispin_models.errors import ConfigError, WireError
 from multispin_models.language_model import ModelInfo
@@ -83,11 +84,22 @@ class Client:
         config: of the agent.
         draft: what this agent drafts with.
         context: of ZeroMQ.
+        open_channel: as `open_agent_channel`, which it is but in the simulator.
+        now_ns: the clock, of all that is timed on this agent.
     """
 
-    def __init__(self, config: Config, draft: ModelInfo, context: zmq.Context[Any]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        draft: ModelInfo,
+        context: zmq.Context[Any],
+        *,
+        open_channel: Callable[..., FrameChannel] = open_agent_channel,
+        now_ns: Callable[[], int] = monotonic_ns,
+    ) -> None:
         self.counters: Counter[str] = Counter()
         self.welcome: Welcome | None = None
+        self.now_ns = now_ns
         self._config = config
         self._draft = draft
         self._instance_id = f"{secrets.randbits(64):016x}"
@@ -96,9 +108,7 @@ class Client:
         self._failed: RefusedByCoordinator | None = None
         self._pings = 0
         self._heard_ns = 0
-        self._channel: Channel = open_agent_channel(
-            config.coordinator, config.agent_id, config.security, self._on_frames, context
-        )
+        self._channel = open_channel(config.coordinator, config.agent_id, config.security, self._on_frames, context)
         self._keeper = asyncio.create_task(self._keep())
 
     async def ready(self) -> Welcome:
@@ -174,7 +184,7 @@ class Client:
         self.send(hello)
 
     def _on_frames(self, frames: list[bytes]) -> None:
-        received_ns = self._heard_ns = monotonic_ns()
+        received_ns = self._heard_ns = self.now_ns()
         frame = b"".join(frames)
         try:
             message = decode_coordinator_message(frame)

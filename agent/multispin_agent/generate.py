@@ -6,7 +6,6 @@ open -> [draft -> send -> (draft ahead) -> verdict -> commit] ... -> record
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable, Sequence
 
 from multispin_agent.client import Answer, Client, Event, Reconnected, RefusedByCoordinator, Silence
@@ -15,8 +14,7 @@ from multispin_agent.drafter import Drafter
 from multispin_agent.generation import Generation
 from multispin_agent.request import Finished, Request, RequestFailed, RoundTiming
 from multispin_agent.text import TextAssembler
-from multispin_models.clock import monotonic_ns
-from multispin_models.engine_thread import EngineThread
+from multispin_models.engine_thread import Engine
 from multispin_models.language_model import LanguageModel, Tokenizer
 from multispin_models.messages import Draft, Open, Refused, Verdict, Welcome
 from multispin_models.records import Finish
@@ -40,7 +38,7 @@ class _Serving:
         client: Client,
         model: LanguageModel,
         tokenizer: Tokenizer,
-        engine: EngineThread,
+        engine: Engine,
         on_text: Callable[[str], None],
     ) -> None:
         self._config = config
@@ -62,11 +60,12 @@ class _Serving:
         self._model = model
         self._drafter: Drafter | None = None
         self._inbox = client.subscribe(request.request_id)
-        self._finished = Finished(started_ns=monotonic_ns())
+        self._now_ns = client.now_ns
+        self._finished = Finished(started_ns=self._now_ns())
         self._draft_s = 0.0
         self._sent_ns = 0
         self._up_bytes = 0
-        self._heard_ns = monotonic_ns()
+        self._heard_ns = self._now_ns()
         self._retry_s = config.retry_s
 
     async def run(self) -> Finished:
@@ -83,10 +82,16 @@ class _Serving:
             await asyncio.shield(self._engine.run(self._close_drafter))
         return self._result()
 
-    # Both in the engine's thread, which keeps their order: a request that is cancelled meanwhile leaves nothing open.
+    # In the engine's thread, which keeps their order: a request that is cancelled meanwhile leaves nothing open.
 
     def _open_drafter(self) -> None:
         self._drafter = Drafter(self._model, self._generation.sampling)
+
+    def _timed_draft(self, tokens: Sequence[int], count: int) -> tuple[list[int], float]:
+        assert self._drafter is not None
+        started_ns = self._now_ns()
+        drafted = self._drafter.draft(tokens, count, self._end_token_ids, self._interrupted)
+        return drafted, (self._now_ns() - started_ns) / 1e9
 
     def _close_drafter(self) -> None:
         if self._drafter is not None:
@@ -109,11 +114,7 @@ class _Serving:
 
     async def _guess(self, count: int) -> None:
         generation = self._generation
-        assert self._drafter is not None
-        tokens = generation.tokens + generation.guess
-        drafted, seconds = await self._engine.run(
-            _timed_draft, self._drafter, tokens, count, self._end_token_ids, self._interrupted
-        )
+        drafted, seconds = await self._engine.run(self._timed_draft, generation.tokens + generation.guess, count)
         self._draft_s += seconds
         if not drafted and not self._interrupted():
             # The draft's context is full: the coordinator goes on alone for this request.
@@ -124,7 +125,7 @@ class _Serving:
         return not self._inbox.empty()
 
     def _send(self, message: Open | Draft) -> None:
-        self._sent_ns = monotonic_ns()
+        self._sent_ns = self._now_ns()
         self._up_bytes += self._client.send(message)
 
     async def _wait(self) -> None:
@@ -138,7 +139,7 @@ class _Serving:
             alarm.cancel()
 
     def _on_silence(self) -> None:
-        silent_s = (monotonic_ns() - self._heard_ns) / 1e9
+        silent_s = (self._now_ns() - self._heard_ns) / 1e9
         if silent_s > self._config.deadline_s:
             raise RequestFailed(
                 f"no answer from {self._config.coordinator} for {silent_s:.0f} s (deadline_s)", self._result()
@@ -151,7 +152,7 @@ class _Serving:
             if answer.heard_ns == self._heard_ns:
                 self._on_silence()
             return
-        self._heard_ns = monotonic_ns()
+        self._heard_ns = self._now_ns()
         if isinstance(answer, RefusedByCoordinator):
             raise RequestFailed(str(answer), self._result())
         if isinstance(answer, Reconnected):
@@ -214,19 +215,8 @@ class _Serving:
         finished.text = self._assembler.text
         finished.finish = "stop" if self._assembler.stopped else FINISH_NAMES.get(self._generation.finish, "error")
         finished.payload_up_bytes += self._up_bytes
-        finished.ended_ns = finished.ended_ns or monotonic_ns()
+        finished.ended_ns = finished.ended_ns or self._now_ns()
         return finished
-
-
-def _timed_draft(
-    drafter: Drafter,
-    tokens: Sequence[int],
-    count: int,
-    end_token_ids: frozenset[int],
-    interrupted: Callable[[], bool],
-) -> tuple[list[int], float]:
-    started = time.perf_counter()
-    return drafter.draft(tokens, count, end_token_ids, interrupted), time.perf_counter() - started
 
 
 async def generate(
@@ -236,7 +226,7 @@ async def generate(
     client: Client,
     model: LanguageModel,
     tokenizer: Tokenizer,
-    engine: EngineThread,
+    engine: Engine,
     on_text: Callable[[str], None] = lambda _text: None,
 ) -> Finished:
     """Return the text of a request and how it came about.

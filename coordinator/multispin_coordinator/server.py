@@ -7,7 +7,7 @@ ROUTER --> on_frame --+                        +--> verdicts --> ROUTER
 
 import asyncio
 import logging
-import time
+from collections.abc import Callable
 from typing import Any
 
 import zmq
@@ -17,9 +17,9 @@ from multispin_coordinator.config import Config
 from multispin_coordinator.dispatcher import Dispatcher, Send
 from multispin_coordinator.passes import Outcome, Pass, PassTiming
 from multispin_coordinator.verifier import run_pass
-from multispin_models.channel import Channel, open_coordinator_channel
+from multispin_models.channel import FrameChannel, open_coordinator_channel
 from multispin_models.clock import monotonic_ns
-from multispin_models.engine_thread import EngineThread
+from multispin_models.engine_thread import Engine, EngineThread
 from multispin_models.engines import Loaded
 from multispin_models.language_model import ModelInfo
 from multispin_models.messages import encode
@@ -42,6 +42,9 @@ class Server:
         info: of the target, with the probe's answer.
         meter: gives the joules of a pass.
         context: of ZeroMQ.
+        open_channel: as `open_coordinator_channel`, which it is but in the simulator.
+        engine: computes the passes; null makes a thread.
+        now_ns: the clock, of all that is timed here.
     """
 
     def __init__(
@@ -51,15 +54,20 @@ class Server:
         info: ModelInfo,
         meter: PassMeter,
         context: zmq.Context[Any],
+        *,
+        open_channel: Callable[..., FrameChannel] = open_coordinator_channel,
+        engine: Engine | None = None,
+        now_ns: Callable[[], int] = monotonic_ns,
     ) -> None:
         self.dispatcher = Dispatcher(info, target.tokenizer.end_token_ids, config.limits)
         self._model = target.model
         self._meter = meter
-        self._engine = EngineThread()
+        self._engine = EngineThread() if engine is None else engine
+        self._now_ns = now_ns
         self._loop = asyncio.get_running_loop()
         self._pass_due = self._computing = self._closed = False
         self._failed: asyncio.Future[None] = self._loop.create_future()
-        self._channel: Channel = open_coordinator_channel(config.bind, config.security, self._on_frames, context)
+        self._channel = open_channel(config.bind, config.security, self._on_frames, context)
 
     @property
     def endpoint(self) -> str:
@@ -76,7 +84,7 @@ class Server:
                 await asyncio.wait({self._failed}, timeout=TICK_S)
                 if self._failed.done():
                     self._failed.result()
-                self.dispatcher.on_tick(monotonic_ns())
+                self.dispatcher.on_tick(self._now_ns())
                 self._start_pass()
         finally:
             self._closed = True
@@ -85,7 +93,7 @@ class Server:
             log.info("closed; counters: %s", dict(sorted(self.dispatcher.counters.items())))
 
     def _on_frames(self, frames: list[bytes]) -> None:
-        self._send(self.dispatcher.on_frame(frames[0], frames[1:], monotonic_ns()))
+        self._send(self.dispatcher.on_frame(frames[0], frames[1:], self._now_ns()))
         self._start_pass()
 
     def _send(self, sends: list[Send]) -> None:
@@ -116,15 +124,15 @@ class Server:
             return
         try:
             outcomes, verify_us, energy_uj = computed.result()
-            self._send(self.dispatcher.on_pass_done(outcomes, PassTiming(monotonic_ns(), verify_us, energy_uj)))
+            self._send(self.dispatcher.on_pass_done(outcomes, PassTiming(self._now_ns(), verify_us, energy_uj)))
         except Exception as error:
             self._failed.set_exception(error)
             return
         self._begin_pass()
 
     def _compute(self, work_pass: Pass) -> Computed:
-        started = time.perf_counter_ns()
+        started_ns = self._now_ns()
         before = self._meter.read()
         outcomes = run_pass(self._model, work_pass)
         shares = self._meter.shares_uj(before, [len(work.token_ids) for work in work_pass.work])
-        return outcomes, (time.perf_counter_ns() - started) // 1000, shares
+        return outcomes, (self._now_ns() - started_ns) // 1000, shares

@@ -13,7 +13,7 @@ import ipaddress
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -24,7 +24,15 @@ from zmq.auth.certs import load_certificate, load_certificates
 from multispin_models.errors import ConfigError
 from multispin_models.messages import MAX_FRAME_BYTES
 
-__all__ = ["Channel", "Security", "check_endpoint", "is_loopback", "open_agent_channel", "open_coordinator_channel"]
+__all__ = [
+    "Channel",
+    "FrameChannel",
+    "Security",
+    "check_endpoint",
+    "is_loopback",
+    "open_agent_channel",
+    "open_coordinator_channel",
+]
 
 HEARTBEAT_MS: Final = 2_000
 HEARTBEAT_TIMEOUT_MS: Final = 10_000
@@ -82,6 +90,23 @@ def check_endpoint(endpoint: str, security: Security) -> None:
             f"{endpoint} is not loopback and no keys are set: give security.secret_key_file, and server_key_file "
             "(agent) or authorized_keys_dir (coordinator), or use tcp://127.0.0.1:PORT"
         )
+
+
+class FrameChannel(Protocol):
+    """What the daemons need of a channel; the simulator has another, over a modelled network."""
+
+    @property
+    def endpoint(self) -> str:
+        """The address."""
+        ...
+
+    def send(self, frames: list[bytes]) -> bool:
+        """Queue a message; return False if it was dropped at once."""
+        ...
+
+    def close(self) -> None:
+        """Neither send nor hear any more."""
+        ...
 
 
 class Channel:

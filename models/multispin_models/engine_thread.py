@@ -1,5 +1,7 @@
 """The one thread in which an engine computes, and its results brought back to the event loop.
 
+`Engine` is what the daemons need of it; the simulator has another, in virtual time.
+
 An executor of the standard library would do; this one has half the hand-overs, and a round waits for four of them.
 """
 
@@ -9,12 +11,24 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
-__all__ = ["EngineThread"]
+__all__ = ["Engine", "EngineThread"]
 
 T = TypeVar("T")
 _Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
+
+
+class Engine(Protocol):
+    """Runs calls one after the other."""
+
+    def run(self, function: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
+        """Return the future of function(*args)."""
+        ...
+
+    def shutdown(self) -> None:
+        """End, once the calls handed in so far are done."""
+        ...
 
 
 class EngineThread:
