@@ -13,9 +13,9 @@ from multispin.bench.ranking import best_of, fit_points
 from multispin.bench.tables import verify_lines
 from multispin.bench.verify import Point, Shape, Subject, measure, shapes_of
 from multispin.flags import parse_engines
-from multispin_coordinator.control.line import Line, fit_line
 from multispin_models.errors import ConfigError
 from multispin_models.language_model import LanguageModel, Rows
+from multispin_models.line import Line, fit_line
 from multispin_models.records import RoundRecord
 
 # -- the line ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from multispin.bench.verify import Point
-from multispin_coordinator.control.line import fit_line
+from multispin_models.line import fit_line
 
 __all__ = ["RULE", "RULE_DRAFT_TOKENS", "Best", "Fit", "best_of", "fit_points"]
 

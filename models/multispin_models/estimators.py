@@ -1,4 +1,4 @@
-"""What the controller believes, from what rounds and passes measured: robust, forgetting, each with its confidence.
+"""What both ends believe, from what rounds and passes measured: robust, forgetting, each with its confidence.
 
 recent median   of a quantity that may step: draft time per token, prefill time per token
 recent line     y = intercept + slope * x: a pass against its rows, a transfer against its bytes
@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from multispin_coordinator.control.line import fit_line
+from multispin_models.line import fit_line
 
 __all__ = ["Estimate", "LineEstimate", "RecentLine", "RecentMedian", "Survival"]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multispin_coordinator.control.estimators import RecentLine, RecentMedian, Survival
+from multispin_models.estimators import RecentLine, RecentMedian, Survival
 
 
 def test_the_median_has_the_error_of_its_samples() -> None:
