@@ -74,6 +74,6 @@ class Finished:
 
 def coordinator_energy_j(rounds: Sequence[RoundTiming]) -> float | None:
     """Return the coordinator's joules of a request; null unless every round has its share."""
-    shares = [timing.verdict.energy_uj for timing in rounds]
+    shares = [timing.verdict.energy_nj for timing in rounds]
     known = [share for share in shares if share is not None]
-    return sum(known) / 1e6 if known and len(known) == len(shares) else None
+    return sum(known) / 1e9 if known and len(known) == len(shares) else None

@@ -193,5 +193,5 @@ class ServeFile:
             ahead_hit=timing.ahead_hit,
             payload_up_bytes=timing.payload_up_bytes,
             payload_down_bytes=timing.payload_down_bytes,
-            energy_coordinator_j=None if verdict.energy_uj is None else verdict.energy_uj / 1e6,
+            energy_coordinator_j=None if verdict.energy_nj is None else verdict.energy_nj / 1e9,
         )

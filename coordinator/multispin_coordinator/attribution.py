@@ -1,7 +1,7 @@
 """The joules of a forward pass, shared out to its parts by rows.
 
 The rule: a pass costs what the meter counted between its begin and its end; each part bears its rows' fraction, in
-whole microjoules, and what the division leaves over goes to the part with the most rows. So the shares sum exactly to
+whole nanojoules, and what the division leaves over goes to the part with the most rows. So the shares sum exactly to
 the pass. What the machine drew between passes belongs to nobody here; a run reports it beside.
 """
 
@@ -9,6 +9,7 @@ import logging
 from collections.abc import Sequence
 
 from multispin_models.energy import Meter, Reading
+from multispin_models.energy.meter import Label
 from multispin_models.errors import SensorError
 
 __all__ = ["PassMeter", "split_by_rows"]
@@ -16,15 +17,15 @@ __all__ = ["PassMeter", "split_by_rows"]
 log = logging.getLogger(__name__)
 
 
-def split_by_rows(microjoules: int, rows: Sequence[int]) -> list[int]:
-    """Return the share of every part; they sum to `microjoules`.
+def split_by_rows(nanojoules: int, rows: Sequence[int]) -> list[int]:
+    """Return the share of every part; they sum to `nanojoules`.
 
     >>> split_by_rows(10, [1, 2])
     [3, 7]
     """
     total = sum(rows)
-    shares = [microjoules * count // total for count in rows]
-    shares[max(range(len(rows)), key=rows.__getitem__)] += microjoules - sum(shares)
+    shares = [nanojoules * count // total for count in rows]
+    shares[max(range(len(rows)), key=rows.__getitem__)] += nanojoules - sum(shares)
     return shares
 
 
@@ -38,6 +39,11 @@ class PassMeter:
     def __init__(self, meter: Meter | None) -> None:
         self._meter = meter
         self._failing = False
+
+    @property
+    def label(self) -> Label | None:
+        """Of its joules; null without a meter."""
+        return None if self._meter is None else self._meter.info.label
 
     def read(self) -> Reading | None:
         """Return the meter's reading now, or None when there is no meter or it does not answer."""
@@ -53,12 +59,12 @@ class PassMeter:
         self._failing = False
         return reading
 
-    def shares_uj(self, before: Reading | None, rows: Sequence[int]) -> list[int | None]:
+    def shares_nj(self, before: Reading | None, rows: Sequence[int]) -> list[int | None]:
         """Return the share of every part in the joules since `before`; null where they are not known."""
         joules = self._joules(before, self.read()) if rows else None
         if joules is None:
             return [None] * len(rows)
-        return list(split_by_rows(round(joules * 1e6), rows))
+        return list(split_by_rows(round(joules * 1e9), rows))
 
     def _joules(self, before: Reading | None, after: Reading | None) -> float | None:
         if self._meter is None or before is None or after is None:

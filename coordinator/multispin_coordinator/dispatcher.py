@@ -9,7 +9,7 @@ Whatever a peer sends, the sessions of others are untouched: it is refused with 
 
 import logging
 import secrets
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,10 +20,12 @@ from multispin_coordinator.config import Limits
 from multispin_coordinator.passes import Outcome, Pass, PassTiming, work_of
 from multispin_coordinator.roster import Roster
 from multispin_coordinator.session import GOES_ON, Session
+from multispin_models.energy.meter import Label
 from multispin_models.errors import WireError, WireVersionError
 from multispin_models.language_model import ModelInfo
 from multispin_models.messages import (
     PROTOCOL_VERSION,
+    AgentMessage,
     Close,
     CoordinatorMessage,
     Draft,
@@ -31,17 +33,20 @@ from multispin_models.messages import (
     Open,
     Ping,
     Pong,
+    Records,
     Refused,
     Verdict,
     Welcome,
     decode_agent_message,
 )
+from multispin_models.records.schema import SCHEMA_VERSION
 from multispin_models.verification import Verification
 
-__all__ = ["Dispatcher", "Send"]
+__all__ = ["Batch", "Dispatcher", "Send"]
 
 log = logging.getLogger(__name__)
 
+MAX_BATCHES = 64  # of records that wait for the disk; what comes beyond is sent again
 MAX_FAULTS = 2  # passes that may fail under one request before it is refused
 
 
@@ -52,6 +57,13 @@ class Send(NamedTuple):
     message: CoordinatorMessage
 
 
+class Batch(NamedTuple):
+    """Records that an agent sent, to be stored."""
+
+    agent: bytes
+    records: Records
+
+
 class Dispatcher:
     """All sessions of all agents.
 
@@ -59,15 +71,31 @@ class Dispatcher:
         target: what is served.
         end_token_ids: that end a text.
         limits: of the configuration.
+        keeps_records: batches of records are taken, for the shell to store.
+        energy_label: of the joules of passes; null without a meter.
+        boot_id: of this machine's kernel.
     """
 
-    def __init__(self, target: ModelInfo, end_token_ids: frozenset[int], limits: Limits) -> None:
+    def __init__(
+        self,
+        target: ModelInfo,
+        end_token_ids: frozenset[int],
+        limits: Limits,
+        *,
+        keeps_records: bool = False,
+        energy_label: Label | None = None,
+        boot_id: str | None = None,
+    ) -> None:
         self.counters: Counter[str] = Counter()
         self.epoch = secrets.randbits(64)
         self.agents: dict[bytes, AgentState] = {}
         self._target = target
         self._end_token_ids = end_token_ids
         self._limits = limits
+        self._keeps_records = keeps_records
+        self._energy_label = energy_label
+        self._boot_id = boot_id
+        self._batches: deque[Batch] = deque()
         self._max_context = min(limits.max_context_tokens, target.n_ctx)
         self._roster = Roster(limits.max_sessions)
         self._running: list[Share] = []
@@ -94,7 +122,7 @@ class Dispatcher:
         except Reject as reject:
             return self._refuse(agent, reject)
 
-    def _on_message(self, agent: bytes, message: Hello | Open | Draft | Close | Ping, now_ns: int) -> list[Send]:
+    def _on_message(self, agent: bytes, message: AgentMessage, now_ns: int) -> list[Send]:
         if isinstance(message, Hello):
             return self._on_hello(agent, message, now_ns)
         state = self.agents.get(agent)
@@ -111,6 +139,9 @@ class Dispatcher:
                 return self._on_open(agent, message, now_ns)
             case Draft():
                 return self._on_draft(agent, message, now_ns)
+            case Records():
+                self._on_records(agent, message)
+                return []
 
     def _on_hello(self, agent: bytes, hello: Hello, now_ns: int) -> list[Send]:
         known = self.agents.get(agent)
@@ -131,6 +162,8 @@ class Dispatcher:
             max_prompt_tokens=self._limits.max_prompt_tokens,
             max_draft_tokens=self._limits.max_draft_tokens,
             ping_interval_s=self._limits.agent_timeout_s / 4,
+            boot_id=self._boot_id,
+            energy_label=self._energy_label,
         )
         return [Send(agent, welcome)]
 
@@ -205,6 +238,26 @@ class Dispatcher:
         if session is not None and session.agent == agent:
             self._drop(session)
 
+    def _on_records(self, agent: bytes, records: Records) -> None:
+        if not self._keeps_records:
+            raise Reject("records_not_kept", "this coordinator keeps no records: set its `store`, or no `spool` here")
+        if records.schema_version != SCHEMA_VERSION:
+            raise Reject(
+                "records_schema",
+                f"agent's records have schema {records.schema_version}, this coordinator keeps {SCHEMA_VERSION}: "
+                "update the older side; the agent's spool keeps them until then",
+            )
+        if len(self._batches) >= MAX_BATCHES:
+            self.counters["ignored_record_batches"] += 1
+            return
+        self._batches.append(Batch(agent, records))
+
+    def take_batches(self) -> list[Batch]:
+        """Return the batches of records that came since the last call."""
+        batches = list(self._batches)
+        self._batches.clear()
+        return batches
+
     # -- the engine ---------------------------------------------------------------------------------------------------
 
     def next_pass(self) -> Pass | None:
@@ -229,8 +282,9 @@ class Dispatcher:
         shares, self._running = self._running, []
         num_rows = sum(share.num_rows for share in shares)
         sends: list[Send] = []
-        for share, outcome, energy_uj in zip(shares, outcomes, timing.energy_uj, strict=True):
+        for share, outcome, energy_nj in zip(shares, outcomes, timing.energy_nj, strict=True):
             session = share.session
+            session.bear(timing.verify_us, energy_nj)
             session.running = False
             session.sequence = outcome.sequence
             if self.sessions.get(session.request_id) is not session:  # closed meanwhile
@@ -240,12 +294,10 @@ class Dispatcher:
             elif outcome.verification is None:
                 session.fed(share.num_rows)
             else:
-                sends.append(self._verdict(session, outcome.verification, timing, num_rows, energy_uj))
+                sends.append(self._verdict(session, outcome.verification, timing, num_rows))
         return sends + self._open_deferred()
 
-    def _verdict(
-        self, session: Session, verification: Verification, timing: PassTiming, num_rows: int, energy_uj: int | None
-    ) -> Send:
+    def _verdict(self, session: Session, verification: Verification, timing: PassTiming, num_rows: int) -> Send:
         num_accepted, next_token_id, finish = session.commit(verification, self._end_token_ids)
         verdict = Verdict(
             request_id=session.request_id,
@@ -255,9 +307,9 @@ class Dispatcher:
             finish=finish,
             received_ns=session.received_ns,
             residence_us=max(0, (timing.finished_ns - session.received_ns) // 1000),
-            verify_us=timing.verify_us,
+            verify_us=session.verify_us,
             batch_rows=num_rows,
-            energy_uj=energy_uj,
+            energy_nj=session.energy_nj,
         )
         session.verdict = verdict
         if finish != GOES_ON:

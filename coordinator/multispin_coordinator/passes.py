@@ -50,12 +50,12 @@ class PassTiming(NamedTuple):
     Attributes:
         finished_ns: monotonic, when its verdicts are about to be sent.
         verify_us: the forward pass and the choices.
-        energy_uj: per row, null without a meter.
+        energy_nj: nanojoules of every part; null where not known.
     """
 
     finished_ns: int
     verify_us: int
-    energy_uj: Sequence[int | None]
+    energy_nj: Sequence[int | None]
 
 
 def work_of(share: Share) -> Work:

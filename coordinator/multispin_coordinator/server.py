@@ -23,6 +23,7 @@ from multispin_models.engine_thread import Engine, EngineThread
 from multispin_models.engines import Loaded
 from multispin_models.language_model import ModelInfo
 from multispin_models.messages import encode
+from multispin_models.records import read_boot_id
 
 __all__ = ["Server"]
 
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.5
 
-Computed = tuple[list[Outcome], int, list[int | None]]  # of every part; microseconds; microjoules of every part
+Computed = tuple[list[Outcome], int, list[int | None]]  # of every part; microseconds; nanojoules of every part
 
 
 class Server:
@@ -59,7 +60,13 @@ class Server:
         engine: Engine | None = None,
         now_ns: Callable[[], int] = monotonic_ns,
     ) -> None:
-        self.dispatcher = Dispatcher(info, target.tokenizer.end_token_ids, config.limits)
+        self.dispatcher = Dispatcher(
+            info,
+            target.tokenizer.end_token_ids,
+            config.limits,
+            energy_label=meter.label,
+            boot_id=read_boot_id(),
+        )
         self._model = target.model
         self._meter = meter
         self._engine = EngineThread() if engine is None else engine
@@ -123,8 +130,8 @@ class Server:
         if self._closed:
             return
         try:
-            outcomes, verify_us, energy_uj = computed.result()
-            self._send(self.dispatcher.on_pass_done(outcomes, PassTiming(self._now_ns(), verify_us, energy_uj)))
+            outcomes, verify_us, energy_nj = computed.result()
+            self._send(self.dispatcher.on_pass_done(outcomes, PassTiming(self._now_ns(), verify_us, energy_nj)))
         except Exception as error:
             self._failed.set_exception(error)
             return
@@ -134,5 +141,5 @@ class Server:
         started_ns = self._now_ns()
         before = self._meter.read()
         outcomes = run_pass(self._model, work_pass)
-        shares = self._meter.shares_uj(before, [len(work.token_ids) for work in work_pass.work])
+        shares = self._meter.shares_nj(before, [len(work.token_ids) for work in work_pass.work])
         return outcomes, (self._now_ns() - started_ns) // 1000, shares

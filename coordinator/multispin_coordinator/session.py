@@ -45,6 +45,7 @@ class Session:
         self.verdict: Verdict | None = None
         self.job: tuple[int, ...] | None = ()  # the draft to be verified; () is "one token, please"
         self.received_ns = 0
+        self._start_account()
 
     def reopen(self, opened: Open, max_context_tokens: int) -> None:
         """Start again from the tokens of another Open, keeping what the cache holds of them."""
@@ -60,6 +61,16 @@ class Session:
         self.round = round_number
         self.verdict = None
         self.received_ns = received_ns
+        self._start_account()
+
+    def _start_account(self) -> None:
+        self.verify_us = 0
+        self.energy_nj: int | None = 0
+
+    def bear(self, verify_us: int, energy_nj: int | None) -> None:
+        """Add what a pass with rows of this job took; joules that are not known make the sum unknown."""
+        self.verify_us += verify_us
+        self.energy_nj = None if energy_nj is None or self.energy_nj is None else self.energy_nj + energy_nj
 
     @property
     def num_rows(self) -> int:

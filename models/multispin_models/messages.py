@@ -10,6 +10,8 @@
       Close  ------------------------------>             done with a request
       Ping   ------------------------------>
              <------------------------------  Pong       alive, and still the same epoch
+      Records ----------------------------->             what was measured, when nothing else is to be sent
+             <------------------------------  RecordsAck it is on disk
 
 A frame is one byte of protocol version, then a msgpack array [type, fields ...]; on the ROUTER side the frame list is
 [routing id, frame]. The routing id is the agent's id. Draft and Verdict are idempotent: (request, round) asked twice
@@ -22,11 +24,13 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
+from multispin_models.energy.meter import Label
 from multispin_models.errors import WireError, WireVersionError
 from multispin_models.sampling import Sampling
 
 __all__ = [
     "MAX_FRAME_BYTES",
+    "MAX_RECORD_BYTES",
     "PROTOCOL_VERSION",
     "AgentMessage",
     "Close",
@@ -36,7 +40,10 @@ __all__ = [
     "Open",
     "Ping",
     "Pong",
+    "Records",
+    "RecordsAck",
     "Refused",
+    "SpooledRecord",
     "Verdict",
     "Welcome",
     "decode_agent_message",
@@ -46,13 +53,14 @@ __all__ = [
 
 PROTOCOL_VERSION: Final = 1
 MAX_FRAME_BYTES: Final = 1 << 20  # MAXMSGSIZE of both sockets: 200,000 tokens, far above any context served
+MAX_RECORD_BYTES: Final = 1 << 19  # a text of a whole context and its token ids
 
 RequestId = Annotated[int, Meta(ge=0)]  # 64 bits, random
 TokenId = Annotated[int, Meta(ge=0, lt=1 << 24)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 31)]
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Text = Annotated[str, Meta(max_length=2048)]
-Large = Annotated[int, Meta(ge=0)]  # 64 bits: nanoseconds of a clock, sums of microseconds and microjoules
+Large = Annotated[int, Meta(ge=0)]  # 64 bits: nanoseconds of a clock, sums of microseconds and nanojoules
 
 
 class Hello(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=1):
@@ -125,6 +133,34 @@ class Ping(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag
     sequence_number: Count
 
 
+class SpooledRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A record on its way from an agent's spool.
+
+    Attributes:
+        sequence: goes up by one or more from record to record; never used twice within a boot of an agent.
+        kind: name of its type, as in `records.KINDS`.
+        line: the record as one object of JSON.
+    """
+
+    sequence: Large
+    kind: Name
+    line: Annotated[bytes, Meta(min_length=2, max_length=MAX_RECORD_BYTES)]
+
+
+class Records(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=7):
+    """Records for the coordinator to keep. Idempotent: (agent, boot, sequence) is kept once, however often it comes.
+
+    Attributes:
+        boot_id: of the boot of the agent's machine that the records were made in.
+        schema_version: of the records.
+        records: in the order of their sequence.
+    """
+
+    boot_id: Name
+    schema_version: Count
+    records: Annotated[tuple[SpooledRecord, ...], Meta(min_length=1, max_length=4096)]
+
+
 class Welcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=17):
     """The coordinator accepts an agent.
 
@@ -139,6 +175,8 @@ class Welcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
         max_prompt_tokens: of one request.
         max_draft_tokens: of one round.
         ping_interval_s: how often to send Ping, at most an hour.
+        boot_id: of its machine's kernel, which its monotonic instants belong to; null if it cannot be read.
+        energy_label: of the joules in its verdicts, "measured", "calibrated" or "modelled"; null without a meter.
     """
 
     protocol_version: int
@@ -151,6 +189,8 @@ class Welcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
     max_prompt_tokens: Count
     max_draft_tokens: Count
     ping_interval_s: Annotated[float, Meta(gt=0.0, le=3600.0)]
+    boot_id: Name | None = None
+    energy_label: Label | None = None
 
 
 class Refused(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=18):
@@ -179,9 +219,9 @@ class Verdict(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
         finish: 0 goes on; 1 end of text; 2 max_tokens or the context reached. The session is freed when not 0.
         received_ns: coordinator's monotonic clock when the frame was read (t2 of four).
         residence_us: from there to this frame being sent (t3 - t2).
-        verify_us: of it, the forward pass.
-        batch_rows: rows of that pass, of all sessions.
-        energy_uj: this round's share of the coordinator's energy; null without a sensor.
+        verify_us: of it, the forward passes that its rows were in.
+        batch_rows: rows of the last of them, of all sessions.
+        energy_nj: this round's share of the coordinator's energy, of all those passes; null if any is not known.
     """
 
     request_id: RequestId
@@ -193,7 +233,20 @@ class Verdict(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
     residence_us: Large
     verify_us: Count
     batch_rows: Count
-    energy_uj: Large | None = None
+    energy_nj: Large | None = None
+
+
+class RecordsAck(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=21):
+    """The records of one batch are on the coordinator's disk: the agent may forget them.
+
+    Attributes:
+        boot_id: as in the batch.
+        first_sequence, last_sequence: of its first and its last record.
+    """
+
+    boot_id: Name
+    first_sequence: Large
+    last_sequence: Large
 
 
 class Pong(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=20):
@@ -203,8 +256,8 @@ class Pong(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag
     epoch: RequestId
 
 
-AgentMessage = Hello | Open | Draft | Close | Ping
-CoordinatorMessage = Welcome | Refused | Verdict | Pong
+AgentMessage = Hello | Open | Draft | Close | Ping | Records
+CoordinatorMessage = Welcome | Refused | Verdict | Pong | RecordsAck
 
 _VERSION_BYTE = bytes([PROTOCOL_VERSION])
 _encoder = msgspec.msgpack.Encoder()

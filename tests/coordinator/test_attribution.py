@@ -1,4 +1,4 @@
-"""Joules of a pass, shared out by rows, to the last microjoule."""
+"""Joules of a pass, shared out by rows, to the last nanojoule."""
 
 import logging
 
@@ -15,7 +15,7 @@ ROWS = st.lists(st.integers(1, 64), min_size=1, max_size=20)
 
 
 @pytest.mark.parametrize(
-    ("microjoules", "rows", "shares"),
+    ("nanojoules", "rows", "shares"),
     [
         (10, [1, 2], [3, 7]),
         (10, [5], [10]),
@@ -24,17 +24,17 @@ ROWS = st.lists(st.integers(1, 64), min_size=1, max_size=20)
         (2, [1, 1, 1], [2, 0, 0]),  # what is left over goes to the first of the largest
     ],
 )
-def test_shares_by_hand(microjoules: int, rows: list[int], shares: list[int]) -> None:
-    assert split_by_rows(microjoules, rows) == shares
+def test_shares_by_hand(nanojoules: int, rows: list[int], shares: list[int]) -> None:
+    assert split_by_rows(nanojoules, rows) == shares
 
 
-@given(microjoules=st.integers(0, 10**12), rows=ROWS)
-def test_shares_sum_to_the_pass_and_are_within_a_part_of_their_rows(microjoules: int, rows: list[int]) -> None:
-    shares = split_by_rows(microjoules, rows)
-    assert sum(shares) == microjoules
+@given(nanojoules=st.integers(0, 10**12), rows=ROWS)
+def test_shares_sum_to_the_pass_and_are_within_a_part_of_their_rows(nanojoules: int, rows: list[int]) -> None:
+    shares = split_by_rows(nanojoules, rows)
+    assert sum(shares) == nanojoules
     for share, count in zip(shares, rows, strict=True):
         assert share >= 0
-        assert abs(share - microjoules * count / sum(rows)) <= len(rows)
+        assert abs(share - nanojoules * count / sum(rows)) <= len(rows)
 
 
 class PlannedMeter:
@@ -57,17 +57,17 @@ class PlannedMeter:
 
 def shares(meter: PlannedMeter | None, rows: list[int]) -> list[int | None]:
     pass_meter = PassMeter(meter)
-    return pass_meter.shares_uj(pass_meter.read(), rows)
+    return pass_meter.shares_nj(pass_meter.read(), rows)
 
 
 def test_joules_counted_during_the_pass_are_shared() -> None:
-    meter = PlannedMeter("energy", Reading(0, (5.0, 1.0)), Reading(10**9, (5.000010, 9.0)))
+    meter = PlannedMeter("energy", Reading(0, (5.0, 1.0)), Reading(10**9, (5.00000001, 9.0)))
     assert shares(meter, [1, 4]) == [2, 8]
 
 
 def test_watts_at_both_ends_of_the_pass_become_joules() -> None:
     meter = PlannedMeter("power", Reading(0, (4.0, 0.0)), Reading(500_000_000, (6.0, 0.0)))
-    assert shares(meter, [1]) == [2_500_000]
+    assert shares(meter, [1]) == [2_500_000_000]
 
 
 def test_without_a_meter_shares_are_null_and_never_0() -> None:

@@ -8,7 +8,7 @@ import pytest
 from tests.toy_model import END_TOKEN, ToyModel
 
 from multispin_coordinator.config import Limits
-from multispin_coordinator.dispatcher import MAX_FAULTS, Dispatcher, Send
+from multispin_coordinator.dispatcher import MAX_BATCHES, MAX_FAULTS, Dispatcher, Send
 from multispin_coordinator.passes import Pass, PassTiming
 from multispin_coordinator.verifier import run_pass
 from multispin_models.messages import (
@@ -21,11 +21,14 @@ from multispin_models.messages import (
     Open,
     Ping,
     Pong,
+    Records,
     Refused,
+    SpooledRecord,
     Verdict,
     Welcome,
     encode,
 )
+from multispin_models.records import SCHEMA_VERSION
 from multispin_models.sampling import Sampling
 from multispin_models.target_alone import generate_alone
 
@@ -355,3 +358,58 @@ def test_a_context_that_the_engine_does_not_have_is_not_promised() -> None:
         coordinator.refusal("a", msgspec.structs.replace(OPEN, token_ids=(1,) * 96, max_tokens=200))
         == "context_exceeded"
     )
+
+
+# -- accounts --
+
+
+@pytest.mark.parametrize(("joules", "total"), [([100, 10, 1], 111), ([100, None, 1], None)])
+def test_a_prompt_in_chunks_bears_the_time_and_joules_of_all_its_passes(
+    joules: list[int | None], total: int | None
+) -> None:
+    coordinator = Coordinator("a")
+    coordinator.say("a", Open(7, 0, (*range(1, 16), 1, 2, 3), 18, 20, Sampling(), ignore_end=True))  # 8 + 8 + 2
+    sends: list[Send] = []
+    for energy_nj in joules:
+        assert not sends
+        begun = coordinator.begin_pass()
+        assert begun is not None
+        timing = PassTiming(coordinator.now_ns, 5, [energy_nj])
+        sends = coordinator.dispatcher.on_pass_done(run_pass(coordinator.target, begun), timing)
+    [verdict] = [send.message for send in sends]
+    assert isinstance(verdict, Verdict)
+    assert (verdict.verify_us, verdict.energy_nj, verdict.batch_rows) == (15, total, 2)
+
+
+# -- records --
+
+BATCH = Records("boot", SCHEMA_VERSION, (SpooledRecord(1, "RoundRecord", b"{}"),))
+
+
+def test_records_are_taken_for_the_shell_once_and_no_more_than_it_can_hold() -> None:
+    coordinator = Coordinator()
+    coordinator.dispatcher = Dispatcher(coordinator.target.info, ENDS, coordinator.limits, keeps_records=True)
+    [refused] = coordinator.say("a", BATCH)
+    assert isinstance(refused, Refused)
+    assert refused.code == "hello_required"
+    coordinator.hello("a")
+    for _ in range(MAX_BATCHES + 3):
+        assert coordinator.say("a", BATCH) == []
+    taken = coordinator.dispatcher.take_batches()
+    assert len(taken) == MAX_BATCHES
+    assert (taken[0].agent, taken[0].records) == (b"a", BATCH)
+    assert coordinator.dispatcher.take_batches() == []
+    assert coordinator.dispatcher.counters["ignored_record_batches"] == 3
+
+
+def test_records_are_refused_where_none_are_kept_and_in_another_schema() -> None:
+    coordinator = Coordinator("a")
+    [refused] = coordinator.say("a", BATCH)
+    assert isinstance(refused, Refused)
+    assert refused.code == "records_not_kept"
+    coordinator.dispatcher = Dispatcher(coordinator.target.info, ENDS, coordinator.limits, keeps_records=True)
+    coordinator.hello("a")
+    [refused] = coordinator.say("a", msgspec.structs.replace(BATCH, schema_version=SCHEMA_VERSION + 1))
+    assert isinstance(refused, Refused)
+    assert refused.code == "records_schema"
+    assert coordinator.dispatcher.take_batches() == []

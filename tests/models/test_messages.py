@@ -21,7 +21,10 @@ from multispin_models.messages import (
     Open,
     Ping,
     Pong,
+    Records,
+    RecordsAck,
     Refused,
+    SpooledRecord,
     Verdict,
     Welcome,
     decode_agent_message,
@@ -43,12 +46,16 @@ SAMPLING = st.builds(
     top_p=st.floats(0.0, 1.0, exclude_min=True),
     seed=U64,
 )
+RECORDS = st.lists(st.builds(SpooledRecord, U64, NAME, st.binary(min_size=2, max_size=40)), min_size=1, max_size=4).map(
+    tuple
+)
 AGENT_MESSAGES: st.SearchStrategy[AgentMessage] = st.one_of(
     st.builds(Hello, st.integers(0, 255), NAME, NAME, NAME, NAME, NAME),
     st.builds(Open, U64, COUNT, TOKENS.filter(bool), POSITIVE, POSITIVE, SAMPLING, st.booleans()),
     st.builds(Draft, U64, POSITIVE, COUNT, TOKENS),
     st.builds(Close, U64),
     st.builds(Ping, COUNT),
+    st.builds(Records, NAME, COUNT, RECORDS),
 )
 COORDINATOR_MESSAGES: st.SearchStrategy[CoordinatorMessage] = st.one_of(
     st.builds(
@@ -63,10 +70,13 @@ COORDINATOR_MESSAGES: st.SearchStrategy[CoordinatorMessage] = st.one_of(
         max_prompt_tokens=COUNT,
         max_draft_tokens=COUNT,
         ping_interval_s=st.floats(0.0, 3600.0, exclude_min=True),
+        boot_id=st.none() | NAME,
+        energy_label=st.none() | st.sampled_from(["measured", "calibrated", "modelled"]),
     ),
     st.builds(Refused, NAME, st.text(max_size=100), U64, COUNT),
     st.builds(Verdict, U64, COUNT, COUNT, TOKEN, st.integers(0, 2), U64, U64, COUNT, COUNT, st.none() | U64),
     st.builds(Pong, COUNT, U64),
+    st.builds(RecordsAck, NAME, U64, U64),
 )
 SAMPLE = Open(7, 0, (1, 2, 3), 3, 8, Sampling(0.8, 40, 0.9, 5))
 
@@ -102,8 +112,8 @@ def test_a_round_of_four_drafted_tokens_keeps_its_budget_with_the_largest_values
 
 
 def test_a_verdict_that_waited_for_hours_in_a_queue_and_cost_kilojoules_is_still_a_message() -> None:
-    five_hours_us, pass_of_10_s_at_700_w_uj = 5 * 3600 * 10**6, 7000 * 10**6
-    verdict = Verdict(1, 1, 0, 5, 0, 1, five_hours_us, 10, 1, pass_of_10_s_at_700_w_uj)
+    five_hours_us, pass_of_10_s_at_700_w_nj = 5 * 3600 * 10**6, 7000 * 10**9
+    verdict = Verdict(1, 1, 0, 5, 0, 1, five_hours_us, 10, 1, pass_of_10_s_at_700_w_nj)
     assert decode_coordinator_message(encode(verdict)) == verdict
 
 

@@ -8,8 +8,8 @@ from multispin_models.messages import Verdict
 MS = 1_000_000
 
 
-def a_round(num_drafted: int, num_accepted: int, *, is_open: bool = False, energy_uj: int | None = None) -> RoundTiming:
-    verdict = Verdict(1, 0, num_accepted, 9, 0, 0, 0, 0, 1, energy_uj)
+def a_round(num_drafted: int, num_accepted: int, *, is_open: bool = False, energy_nj: int | None = None) -> RoundTiming:
+    verdict = Verdict(1, 0, num_accepted, 9, 0, 0, 0, 0, 1, energy_nj)
     return RoundTiming(is_open, verdict, num_drafted, 0, 0.0, 0.0, None, 0, 0)
 
 
@@ -62,7 +62,9 @@ def test_without_a_draft_there_is_no_acceptance() -> None:
 
 def test_joules_come_with_their_label_or_with_the_reason_why_there_are_none() -> None:
     window = Window(2.5, None, 40.0, 0.03, 1.0, 26)
-    known = energy_of(finished(a_round(4, 1, energy_uj=300_000), a_round(4, 1, energy_uj=200_000)), window, "measured")
+    known = energy_of(
+        finished(a_round(4, 1, energy_nj=300_000_000), a_round(4, 1, energy_nj=200_000_000)), window, "measured"
+    )
     assert (known.agent.joules, known.agent.label, known.agent.reason) == (2.5, "measured", None)
     assert (known.coordinator.joules, known.coordinator.reason) == (0.5, None)
     unknown = energy_of(finished(*ROUNDS), "no sensor", None)
