@@ -12,6 +12,7 @@ import zmq
 from multispin_agent.api.service import AgentService
 from multispin_agent.client import Client
 from multispin_agent.config import Config
+from multispin_agent.draft_source import model_source
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config as CoordinatorConfig
 from multispin_coordinator.config import Limits
@@ -34,6 +35,7 @@ class ToyTokenizer:
     """A letter a token, "a" is 1; the end has no bytes."""
 
     vocabulary_hash = "toy"
+    n_vocab = 16
     end_token_ids = frozenset({END_TOKEN})
 
     def encode(self, text: str, *, parse_special: bool = False, add_special: bool = False) -> list[int]:
@@ -99,7 +101,8 @@ class Loopback:
         )
         self.client = Client(config, self.draft.info, context)
         self._engine = EngineThread()
-        self.service = AgentService(config, self.client, Loaded(self.draft, ToyTokenizer()), self._engine, "no meter")
+        drafts = model_source(Loaded(self.draft, ToyTokenizer()))
+        self.service = AgentService(config, self.client, drafts, self._engine, "no meter")
         self.api = Api(settings, "toy", None if keys is None else Keys(keys))
         self.http = HttpServer(self.api.app, "127.0.0.1", 0, settings)
         self.http.start()

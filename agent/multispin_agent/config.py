@@ -1,12 +1,13 @@
 """The agent's settings, each with its bound."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from multispin_models.api.settings import HttpSettings
 from multispin_models.channel import Security
 from multispin_models.engines import DEFAULT_ENGINE
+from multispin_models.ngram import MAX_NGRAM, MIN_NGRAM
 
 __all__ = ["Config"]
 
@@ -23,6 +24,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         pair: name of a packaged pair, or the path of a pair manifest; its draft is run.
         engine: "onnx" or "llamacpp", with ":RECIPE" or without.
         threads: of a forward pass.
+        draft: where drafts come from: "model", "lookup" (the request's own text, no model) or "lookup+model" (the text
+            where it knows, the model otherwise).
+        lookup_min_ngram, lookup_max_ngram: tokens at the end of the text that must have stood there before: fewest and
+            most.
         num_draft_tokens: L, tokens drafted a round.
         draft_ahead: go on drafting from one's own guess while the verdict is in flight.
         max_concurrent: requests served at once; each holds a sequence of the draft.
@@ -42,6 +47,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     pair: str = "smollm2-135m"
     engine: str = DEFAULT_ENGINE
     threads: Positive = 1
+    draft: Literal["model", "lookup", "lookup+model"] = "model"
+    lookup_min_ngram: Annotated[int, Meta(ge=1, le=16)] = MIN_NGRAM
+    lookup_max_ngram: Annotated[int, Meta(ge=1, le=16)] = MAX_NGRAM
     num_draft_tokens: Annotated[int, Meta(ge=0, le=64)] = 4
     draft_ahead: bool = True
     max_concurrent: Positive = 1
@@ -54,3 +62,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     http_listen: str | None = None
     http_keys_file: str | None = None
     http: HttpSettings = HttpSettings()
+
+    def __post_init__(self) -> None:
+        if self.lookup_min_ngram > self.lookup_max_ngram:
+            raise ValueError(
+                f"lookup_min_ngram is {self.lookup_min_ngram}, allowed are 1 to lookup_max_ngram, "
+                f"which is {self.lookup_max_ngram}"
+            )

@@ -24,13 +24,13 @@ import zmq
 
 from multispin_agent.client import Client
 from multispin_agent.config import Config
+from multispin_agent.draft_source import DraftSource, open_draft_source
 from multispin_agent.serve_file import ServeFile
 from multispin_models.channel import check_endpoint
 from multispin_models.energy import Sampler, open_meter
 from multispin_models.engine_thread import EngineThread
-from multispin_models.engines import ENGINES, Loaded, load_side, log_progress
+from multispin_models.engines import ENGINES
 from multispin_models.errors import ConfigError, MultispinError
-from multispin_models.probes import probe_rollback
 from multispin_models.prompts import Job, add_job_flags, job_defaults, read_jobs
 from multispin_models.settings import add_setting_flags, read_settings
 
@@ -44,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="TOML file of settings; flags win over it")
     parser.add_argument("--agent-id", metavar="NAME", help="unique among the agents of a coordinator")
     parser.add_argument("--coordinator", metavar="ENDPOINT", help="where the coordinator listens, tcp://HOST:PORT")
+    parser.add_argument("--draft", metavar="SOURCE", help="model (default), lookup, or lookup+model")
+    parser.add_argument("--lookup-min-ngram", type=int, metavar="N", help="shortest match of a lookup, in tokens")
     parser.add_argument("--num-draft-tokens", type=int, metavar="L", help="tokens drafted a round")
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="requests served at once")
     parser.add_argument(
@@ -76,21 +78,6 @@ def _share(jobs: list[Job], share: str) -> list[Job]:
     return jobs[start::step]
 
 
-def _load_draft(config: Config) -> Loaded:
-    loaded = load_side(
-        config.pair,
-        "draft",
-        config.engine,
-        n_ctx=config.max_context_tokens,
-        max_sequences=config.max_concurrent,
-        max_rows=64,
-        num_threads=config.threads,
-        progress=log_progress,
-    )
-    probe_rollback(loaded.model)
-    return loaded
-
-
 def _start_meter(config: Config) -> Sampler | str:
     """Return the running sampler of this box, or the reason why there is none."""
     opened = open_meter(config.meter)
@@ -106,25 +93,25 @@ def _start_meter(config: Config) -> Sampler | str:
 
 class _Opened(NamedTuple):
     client: Client
-    loaded: Loaded
+    drafts: DraftSource
     engine: EngineThread
     meter: Sampler | str
 
 
 @asynccontextmanager
 async def _open(config: Config) -> AsyncIterator[_Opened]:
-    """Load the draft and connect; at the end close both."""
+    """Load what drafts and connect; at the end close both."""
     engine = EngineThread()
     meter = _start_meter(config)
-    loaded = await engine.run(_load_draft, config)
+    drafts = await engine.run(open_draft_source, config)
     with zmq.Context() as context:
-        client = Client(config, loaded.model.info, context)
+        client = Client(config, drafts.info, context)
         try:
-            yield _Opened(client, loaded, engine, meter)
+            yield _Opened(client, drafts, engine, meter)
         finally:
             await client.close()
             engine.shutdown()
-            loaded.model.close()
+            drafts.close()
             if isinstance(meter, Sampler):
                 meter.stop()
 
@@ -135,7 +122,7 @@ async def _serve_file(config: Config, args: argparse.Namespace) -> int:
     run_id = args.run_id or secrets.token_hex(8)
     out = None if args.out is None else Path(args.out)
     async with _open(config) as opened:
-        serve_file = ServeFile(config, opened.client, opened.loaded, opened.engine, opened.meter, out, run_id)
+        serve_file = ServeFile(config, opened.client, opened.drafts, opened.engine, opened.meter, out, run_id)
         serving = asyncio.create_task(serve_file.run(jobs))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, serving.cancel)

@@ -1,18 +1,44 @@
-"""Guesses the next tokens with the draft model. Blocks; the shell runs it in the engine's thread.
+"""What guesses the next tokens: the protocol of all drafters, and the one that runs the draft model.
 
-The drafter keeps no plan of its own: given the tokens to go on from, it cuts its cache back to what they share with it,
-feeds the rest, and chooses with the noise that the target will use.
+A drafter blocks; the shell runs it in the engine's thread. It keeps no plan of its own: given the tokens to go on from,
+the model's drafter cuts its cache back to what they share with it, feeds the rest, and chooses with the noise that the
+target will use.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from multispin_models.language_model import LanguageModel, Logits, Rows
 from multispin_models.sampling import Sampling, choose
 
-__all__ = ["Drafter"]
+__all__ = ["Drafter", "ModelDrafter", "shared_length"]
 
 
-class Drafter:
+class Drafter(Protocol):
+    """Guesses for one request."""
+
+    def draft(
+        self, tokens: Sequence[int], count: int, end_token_ids: frozenset[int], interrupted: Callable[[], bool]
+    ) -> list[int]:
+        """Return up to `count` tokens that follow `tokens`.
+
+        Args:
+            tokens: what to go on from, committed and guessed.
+            count: at least 1.
+            end_token_ids: nothing is drafted after one of these.
+            interrupted: asked between two tokens; true ends the draft early, possibly with none.
+
+        Returns:
+            No token at all, without an interruption: there is no guess to follow these tokens.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the request holds."""
+        ...
+
+
+class ModelDrafter:
     """One request's sequence of the draft model.
 
     Args:
@@ -30,14 +56,7 @@ class Drafter:
     def draft(
         self, tokens: Sequence[int], count: int, end_token_ids: frozenset[int], interrupted: Callable[[], bool]
     ) -> list[int]:
-        """Return up to `count` tokens that follow `tokens`.
-
-        Args:
-            tokens: what to go on from, committed and guessed.
-            count: at least 1.
-            end_token_ids: nothing is drafted after one of these.
-            interrupted: asked between two tokens; true ends the draft early, possibly with none.
-        """
+        """Return what the model writes after `tokens`; see `Drafter.draft`. A full context gives nothing."""
         drafted: list[int] = []
         self._cut_back(tokens)
         pending = list(tokens[len(self._cached) :])
@@ -60,10 +79,7 @@ class Drafter:
 
     def _cut_back(self, tokens: Sequence[int]) -> None:
         """Rewind the cache to what it shares with all but the last of `tokens`, which must be fed for its logits."""
-        limit = min(len(self._cached), len(tokens) - 1)
-        shared = limit
-        if self._cached[:limit] != list(tokens[:limit]):
-            shared = next(i for i in range(limit) if self._cached[i] != tokens[i])
+        shared = min(shared_length(self._cached, tokens), len(tokens) - 1)
         if shared < len(self._cached):
             self._model.rewind(self._sequence, shared)
             del self._cached[shared:]
@@ -79,3 +95,15 @@ class Drafter:
             logits = self._model.forward([Rows(self._sequence, chunk, int(last))])[0]
             self._cached += chunk
         return logits
+
+
+def shared_length(known: Sequence[int], tokens: Sequence[int]) -> int:
+    """Return how many tokens two texts share from their beginning.
+
+    >>> shared_length([1, 2, 3], [1, 2, 9, 9])
+    2
+    """
+    limit = min(len(known), len(tokens))
+    if list(known[:limit]) == list(tokens[:limit]):  # nearly always, and much faster than token by token
+        return limit
+    return next(i for i in range(limit) if known[i] != tokens[i])

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 
 from multispin_agent.client import Answer, Client, Event, Reconnected, RefusedByCoordinator, Silence
 from multispin_agent.config import Config
+from multispin_agent.draft_source import DraftSource
 from multispin_agent.drafter import Drafter
 from multispin_agent.generation import Generation
 from multispin_agent.request import Finished, Request, RequestFailed, RoundTiming
 from multispin_agent.text import TextAssembler
 from multispin_models.engine_thread import Engine
-from multispin_models.language_model import LanguageModel, Tokenizer
 from multispin_models.messages import Draft, Open, Refused, Verdict, Welcome
 from multispin_models.records import Finish
 
@@ -36,8 +36,7 @@ class _Serving:
         request: Request,
         config: Config,
         client: Client,
-        model: LanguageModel,
-        tokenizer: Tokenizer,
+        drafts: DraftSource,
         engine: Engine,
         on_text: Callable[[str], None],
     ) -> None:
@@ -45,7 +44,7 @@ class _Serving:
         self._client = client
         self._engine = engine
         self._on_text = on_text
-        self._end_token_ids = frozenset() if request.ignore_end else tokenizer.end_token_ids
+        self._end_token_ids = frozenset() if request.ignore_end else drafts.tokenizer.end_token_ids
         self._generation = Generation(
             request.request_id,
             list(request.prompt_ids),
@@ -53,11 +52,11 @@ class _Serving:
             max_tokens=request.max_tokens,
             num_draft_tokens=config.num_draft_tokens,
             draft_ahead=config.draft_ahead,
-            end_token_ids=tokenizer.end_token_ids,
+            end_token_ids=drafts.tokenizer.end_token_ids,
             ignore_end=request.ignore_end,
         )
-        self._assembler = TextAssembler(tokenizer.token_bytes, request.stop)
-        self._model = model
+        self._assembler = TextAssembler(drafts.tokenizer.token_bytes, request.stop)
+        self._drafts = drafts
         self._drafter: Drafter | None = None
         self._inbox = client.subscribe(request.request_id)
         self._now_ns = client.now_ns
@@ -85,7 +84,7 @@ class _Serving:
     # In the engine's thread, which keeps their order: a request that is cancelled meanwhile leaves nothing open.
 
     def _open_drafter(self) -> None:
-        self._drafter = Drafter(self._model, self._generation.sampling)
+        self._drafter = self._drafts.open_drafter(self._generation.sampling)
 
     def _timed_draft(self, tokens: Sequence[int], count: int) -> tuple[list[int], float]:
         assert self._drafter is not None
@@ -117,8 +116,7 @@ class _Serving:
         drafted, seconds = await self._engine.run(self._timed_draft, generation.tokens + generation.guess, count)
         self._draft_s += seconds
         if not drafted and not self._interrupted():
-            # The draft's context is full: the coordinator goes on alone for this request.
-            generation.limit_draft(0)
+            generation.rest()
         generation.drafted(drafted)
 
     def _interrupted(self) -> bool:
@@ -224,8 +222,7 @@ async def generate(
     *,
     config: Config,
     client: Client,
-    model: LanguageModel,
-    tokenizer: Tokenizer,
+    drafts: DraftSource,
     engine: Engine,
     on_text: Callable[[str], None] = lambda _text: None,
 ) -> Finished:
@@ -235,12 +232,11 @@ async def generate(
         request: what is asked.
         config: of the agent.
         client: the connection.
-        model: the draft model; used in `engine` only.
-        tokenizer: of the pair.
+        drafts: where they come from; its drafters are used in `engine` only.
         engine: its thread.
         on_text: called with every piece of text as it becomes certain.
 
     Raises:
         RequestFailed: refused for good, or the coordinator was silent past the deadline.
     """
-    return await _Serving(request, config, client, model, tokenizer, engine, on_text).run()
+    return await _Serving(request, config, client, drafts, engine, on_text).run()

@@ -2,7 +2,7 @@
 
 tokens   what is committed: prompt and text
 flight   the draft whose verdict is awaited; () while an Open is answered; None when nothing is under way
-guess    what the draft model expects after `tokens`: first the flight, then the bonus token, then the next draft
+guess    what the drafter expects after `tokens`: first the flight, then the bonus token, then the next draft
 
 Drafting ahead is nothing but a longer guess: when the verdict is what was guessed, the rest of the guess is the next
 draft, ready to go; when it is not, the guess is thrown away.
@@ -66,6 +66,7 @@ class Generation:
         self._end_token_ids = frozenset() if ignore_end else end_token_ids
         self._opened = False
         self._num_opens = 0
+        self._resting = False
         self.limit_draft(num_draft_tokens)
 
     def limit_draft(self, num_draft_tokens: int) -> None:
@@ -85,8 +86,8 @@ class Generation:
     # -- drafting -----------------------------------------------------------------------------------------------------
 
     def num_to_draft(self) -> int:
-        """Return how many more tokens the draft model should guess now; 0 when it should rest."""
-        if self.finish:
+        """Return how many more tokens should be guessed now; 0 when the drafter should rest."""
+        if self.finish or self._resting:
             return 0
         in_flight = self.flight is not None or not self._opened
         if in_flight and (not self._draft_ahead or self._num_draft_tokens == 0):
@@ -99,11 +100,18 @@ class Generation:
         return max(0, wanted)
 
     def drafted(self, token_ids: list[int]) -> None:
-        """Take what the draft model guesses to follow `tokens + guess`; what follows an end token is dropped."""
+        """Take what the drafter guesses to follow `tokens + guess`; what follows an end token is dropped."""
         for token in token_ids:
             self.guess.append(token)
             if token in self._end_token_ids:
                 return
+
+    def rest(self) -> None:
+        """Let the drafter rest until something is committed: it has no guess to follow `tokens + guess`.
+
+        What is guessed goes out as it is, were it nothing: then the target goes on by itself.
+        """
+        self._resting = True
 
     # -- the wire -----------------------------------------------------------------------------------------------------
 
@@ -163,6 +171,7 @@ class Generation:
         self.guess = self.guess[len(committed) :] if self.guess[: len(committed)] == committed else []
         self.tokens += committed
         self.flight = None
+        self._resting = False
         self._opened = True
         self.finish = verdict.finish
         return Round(committed, ahead_hit)

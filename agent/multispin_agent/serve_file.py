@@ -13,11 +13,11 @@ from pathlib import Path
 
 from multispin_agent.client import Client
 from multispin_agent.config import Config
+from multispin_agent.draft_source import DraftSource
 from multispin_agent.generate import generate
 from multispin_agent.request import Finished, Request, RequestFailed, RoundTiming, coordinator_energy_j
 from multispin_models.energy import Sampler, Window
 from multispin_models.engine_thread import EngineThread
-from multispin_models.engines import Loaded
 from multispin_models.prompts import Job, encode_prompt
 from multispin_models.records import JsonlWriter, RequestRecord, RoundRecord, read_jsonl, write_jsonl
 
@@ -32,7 +32,7 @@ class ServeFile:
     Args:
         config: of the agent.
         client: the connection.
-        loaded: the draft model; used in `engine` only.
+        drafts: where they come from.
         engine: its thread.
         meter: of this box, running; or the reason why there is none.
         out: folder for requests.jsonl, rounds.jsonl and draft.jsonl (the model); null prints texts to standard output.
@@ -43,7 +43,7 @@ class ServeFile:
         self,
         config: Config,
         client: Client,
-        loaded: Loaded,
+        drafts: DraftSource,
         engine: EngineThread,
         meter: Sampler | str,
         out: Path | None,
@@ -55,7 +55,7 @@ class ServeFile:
         self._rounds: JsonlWriter | None = None
         self._config = config
         self._client = client
-        self._loaded = loaded
+        self._drafts = drafts
         self._engine = engine
         self._out = out
 
@@ -80,7 +80,7 @@ class ServeFile:
         if self._out is None:
             return set()
         self._out.mkdir(parents=True, exist_ok=True)
-        write_jsonl(self._out / "draft.jsonl", [self._loaded.model.info])
+        write_jsonl(self._out / "draft.jsonl", [self._drafts.info])
         path = self._out / "requests.jsonl"
         self._rounds = JsonlWriter(self._out / "rounds.jsonl")
         self._requests = JsonlWriter(path)
@@ -99,7 +99,7 @@ class ServeFile:
         return failures
 
     async def _serve(self, job: Job) -> int:
-        prompt_ids = encode_prompt(self._loaded.tokenizer, job.prompt)
+        prompt_ids = encode_prompt(self._drafts.tokenizer, job.prompt)
         request = Request(
             secrets.randbits(64), prompt_ids, job.sampling, job.max_tokens, stop=job.stop, ignore_end=job.ignore_end
         )
@@ -109,8 +109,7 @@ class ServeFile:
                 request,
                 config=self._config,
                 client=self._client,
-                model=self._loaded.model,
-                tokenizer=self._loaded.tokenizer,
+                drafts=self._drafts,
                 engine=self._engine,
             )
         except RequestFailed as failure:

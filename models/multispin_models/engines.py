@@ -24,9 +24,11 @@ __all__ = [
     "Side",
     "expected_export",
     "load_side",
+    "load_tokenizer",
     "log_progress",
     "onnx_recipe",
     "prepare_side",
+    "prepare_tokenizer",
 ]
 
 log = logging.getLogger(__name__)
@@ -127,6 +129,32 @@ def load_side(
     if EngineName.parse(engine).engine == "onnx":
         return _load_onnx(path, sizes)
     return _load_llamacpp(path, sizes)
+
+
+def prepare_tokenizer(pair_name: str, side: Side, progress: Progress) -> Path:
+    """Bring the file to this machine that `load_tokenizer` reads; as `prepare_side`."""
+    pair = load_pair(pair_name)
+    return resolve_source(pair.target if side == "target" else pair.draft, progress)[0]
+
+
+def load_tokenizer(pair_name: str, side: Side, engine: str, progress: Progress) -> Tokenizer:
+    """Return the tokenizer of one end of a pair without its weights: nothing is re-encoded or exported.
+
+    Raises:
+        ConfigError: the engine is not known, or not installed.
+        ModelError: the pair or its file is not usable.
+    """
+    name = EngineName.parse(engine).engine
+    path = prepare_tokenizer(pair_name, side, progress)
+    try:
+        if name == "llamacpp":
+            from multispin_models.llamacpp import load_llamacpp_tokenizer  # noqa: PLC0415
+
+            return load_llamacpp_tokenizer(path)
+        from multispin_models.gguf_tokenizer import load_gguf_tokenizer  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(f"the tokenizer of engine {name} is not installed ({error}): run scripts/setup") from error
+    return load_gguf_tokenizer(path)
 
 
 def _load_llamacpp(path: Path, sizes: _Sizes) -> Loaded:

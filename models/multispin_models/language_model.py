@@ -147,6 +147,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def n_vocab(self) -> int:
+        """Number of tokens."""
+        ...
+
+    @property
     def end_token_ids(self) -> frozenset[int]:
         """Ids that end a generation (end of text, end of turn)."""
         ...

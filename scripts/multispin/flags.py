@@ -7,9 +7,22 @@ from typing import Any
 
 from multispin_models.clock import wall_time
 from multispin_models.errors import ConfigError
+from multispin_models.ngram import MIN_NGRAM
 from multispin_models.records import describe_machine, read_governor
 
-__all__ = ["cores", "machine_facts", "numbers", "parse_engines", "positive"]
+__all__ = ["add_draft_flags", "cores", "machine_facts", "numbers", "parse_engines", "positive"]
+
+
+def add_draft_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say where the agents' drafts come from."""
+    parser.add_argument("--draft", default="model", metavar="SOURCE", help="model (default), lookup, or lookup+model")
+    parser.add_argument(
+        "--lookup-min-ngram",
+        type=int,
+        default=MIN_NGRAM,
+        metavar="N",
+        help="shortest match of a lookup, in tokens (default %(default)s)",
+    )
 
 
 def parse_engines(text: str, allowed: Sequence[str]) -> list[str]:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from multispin.flags import cores
-from multispin.local_run import LocalRun, RunSettings
+from multispin.flags import add_draft_flags, cores
+from multispin.local_run import LocalRun, RunSettings, prepare_draft
 from multispin.progress import counter_line, terminal_progress
 from multispin.report import print_table
 from multispin_models.clock import wall_time
@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for records and logs, new or empty")
     parser.add_argument("--overwrite", action="store_true", help="empty the folder first if it holds an earlier run")
+    add_draft_flags(parser)
     parser.add_argument("--num-draft-tokens", type=int, default=4, metavar="L", help="drafted a round (default 4)")
     parser.add_argument("--no-draft-ahead", action="store_true", help="rest while a verdict is in flight")
     parser.add_argument("--concurrent-per-agent", type=int, default=1, metavar="N", help="requests at once (default 1)")
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     _check_meter(args.meter)
     out = _new_folder(Path(args.out), overwrite=args.overwrite)
     prepare_side(settings.pair, "target", settings.engine, terminal_progress())
-    prepare_side(settings.pair, "draft", settings.draft_engine, terminal_progress())
+    prepare_draft(settings, terminal_progress())
     run_id = secrets.token_hex(8)
     started_at = wall_time()
     local = LocalRun(settings, Path(args.prompts).absolute(), _job_flags(args), out, run_id)
@@ -205,6 +206,8 @@ def _header(
 def _settings(args: argparse.Namespace) -> RunSettings:
     values = {
         "num_agents": args.agents,
+        "draft": args.draft,
+        "lookup_min_ngram": args.lookup_min_ngram,
         "num_draft_tokens": args.num_draft_tokens,
         "draft_ahead": not args.no_draft_ahead,
         "concurrent_per_agent": args.concurrent_per_agent,

@@ -14,21 +14,23 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from multispin.supervised import DaemonFailed, Supervised
 from multispin_coordinator.config import Limits
+from multispin_models.cache import Progress
 from multispin_models.clock import monotonic_ns
-from multispin_models.engines import DEFAULT_ENGINE
+from multispin_models.engines import DEFAULT_ENGINE, prepare_side, prepare_tokenizer
 from multispin_models.errors import ConfigError
 from multispin_models.language_model import ModelInfo
+from multispin_models.ngram import MAX_NGRAM, MIN_NGRAM
 from multispin_models.prompts import Job
 from multispin_models.records import RequestRecord, RoundRecord, read_jsonl, write_jsonl
 
-__all__ = ["MULTISPIN", "LocalRun", "RunSettings", "coordinator_toml"]
+__all__ = ["MULTISPIN", "LocalRun", "RunSettings", "coordinator_toml", "draft_flags", "prepare_draft"]
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         num_agents: agents, each a process.
+        draft, lookup_min_ngram: where drafts come from, as in the agent's settings.
         num_draft_tokens: L.
         draft_ahead: draft while a verdict is in flight.
         concurrent_per_agent: requests that one agent serves at once.
@@ -53,6 +56,8 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     num_agents: Positive = 1
+    draft: Literal["model", "lookup", "lookup+model"] = "model"
+    lookup_min_ngram: Annotated[int, Meta(ge=1, le=MAX_NGRAM)] = MIN_NGRAM
     num_draft_tokens: Annotated[int, Meta(ge=0, le=64)] = 4
     draft_ahead: bool = True
     concurrent_per_agent: Positive = 1
@@ -188,7 +193,7 @@ class LocalRun:
             "--pair": settings.pair,
             "--engine": settings.draft_engine,
             "--threads": settings.agent_threads,
-            "--num-draft-tokens": settings.num_draft_tokens,
+            **draft_flags(settings),
             "--max-concurrent": settings.concurrent_per_agent,
             "--meter": "shared",
             "--prompts": self._prompts,
@@ -217,6 +222,28 @@ def coordinator_toml(settings: RunSettings) -> str:
         # At the coordinator's own limit a longer draft would be cut, and the header would not say so.
         f"max_draft_tokens = {max(Limits().max_draft_tokens, settings.num_draft_tokens)}\n"
     )
+
+
+def draft_flags(settings: RunSettings) -> dict[str, object]:
+    """Return the flags that say to an agent how it drafts."""
+    return {
+        "--draft": settings.draft,
+        "--lookup-min-ngram": settings.lookup_min_ngram,
+        "--num-draft-tokens": settings.num_draft_tokens,
+    }
+
+
+def prepare_draft(settings: RunSettings, progress: Progress) -> None:
+    """Bring to this machine what the agents will load: with lookup alone that is only the file of the tokenizer.
+
+    Raises:
+        ConfigError: the engine is not known, or what it needs is not installed.
+        ModelError: the pair or one of its files is not usable.
+    """
+    if settings.draft == "lookup":
+        prepare_tokenizer(settings.pair, "draft", progress)
+    else:
+        prepare_side(settings.pair, "draft", settings.draft_engine, progress)
 
 
 def _quoted(text: str) -> str:

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from multispin.local_run import MULTISPIN, RunSettings, coordinator_toml
+from multispin.flags import add_draft_flags
+from multispin.local_run import MULTISPIN, RunSettings, coordinator_toml, draft_flags, prepare_draft
 from multispin.progress import terminal_progress
 from multispin.supervised import Supervised
 from multispin_models.engines import prepare_side
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--agents", type=int, default=1, metavar="N", help="agents, a process each (default 1)")
     parser.add_argument("--http-port", type=int, default=8080, metavar="P", help="of the first agent (default 8080)")
     parser.add_argument("--http-keys-file", metavar="FILE", help="bearer keys, one a line, mode 0600")
+    add_draft_flags(parser)
     parser.add_argument("--num-draft-tokens", type=int, default=4, metavar="L", help="drafted a round (default 4)")
     parser.add_argument("--concurrent-per-agent", type=int, default=1, metavar="N", help="requests at once (default 1)")
     parser.add_argument("--pair", default=default.pair, metavar="PAIR", help="packaged pair, or a manifest (.toml)")
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             f"{settings.num_agents} agents take one each from there on"
         )
     prepare_side(settings.pair, "target", settings.engine, terminal_progress())
-    prepare_side(settings.pair, "draft", settings.draft_engine, terminal_progress())
+    prepare_draft(settings, terminal_progress())
     with ExitStack() as stack:
         # SIGTERM as SIGINT, also where a shell ignores that for what it starts in the background.
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -149,7 +151,7 @@ class _Up:
             "--pair": settings.pair,
             "--engine": settings.draft_engine,
             "--threads": settings.agent_threads,
-            "--num-draft-tokens": settings.num_draft_tokens,
+            **draft_flags(settings),
             "--max-concurrent": settings.concurrent_per_agent,
             "--meter": "shared",
             "--http-listen": f"127.0.0.1:{self._http_port + index}",
@@ -165,6 +167,8 @@ class _Up:
 def _settings(args: argparse.Namespace) -> RunSettings:
     values = {
         "num_agents": args.agents,
+        "draft": args.draft,
+        "lookup_min_ngram": args.lookup_min_ngram,
         "num_draft_tokens": args.num_draft_tokens,
         "concurrent_per_agent": args.concurrent_per_agent,
         "pair": args.pair,

@@ -12,6 +12,7 @@ from tests.toy_model import END_TOKEN, ToyModel
 
 from multispin_agent.client import Answer, Client, Reconnected, RefusedByCoordinator
 from multispin_agent.config import Config
+from multispin_agent.draft_source import model_source
 from multispin_agent.generate import generate
 from multispin_agent.request import Finished, Request, RequestFailed
 from multispin_agent.serve_file import ServeFile
@@ -98,8 +99,7 @@ class Scene:
                 Request(5, [1, 2, 3], Sampling(), max_tokens),
                 config=msgspec.structs.replace(self.config, num_draft_tokens=num_draft_tokens),
                 client=self.client,
-                model=self.draft,
-                tokenizer=ToyTokenizer(),
+                drafts=model_source(Loaded(self.draft, ToyTokenizer())),
                 engine=self.engine,
             )
         )
@@ -184,7 +184,13 @@ def test_a_refusal_for_good_ends_the_waiting_with_its_reason(code: str) -> None:
 def test_a_file_that_cannot_be_served_ends_with_the_refusal_itself(welcomed_before: bool) -> None:
     async def part(scene: Scene) -> None:
         serving = ServeFile(
-            scene.config, scene.client, Loaded(scene.draft, ToyTokenizer()), scene.engine, "none", None, "run"
+            scene.config,
+            scene.client,
+            model_source(Loaded(scene.draft, ToyTokenizer())),
+            scene.engine,
+            "none",
+            None,
+            "run",
         )
         jobs = [Job("1", "abc", 4, Sampling()), Job("2", "abc", 4, Sampling())]
         running = asyncio.create_task(serving.run(jobs))

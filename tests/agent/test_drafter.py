@@ -2,7 +2,7 @@
 
 from tests.toy_model import END_TOKEN, ToyModel
 
-from multispin_agent.drafter import Drafter
+from multispin_agent.drafter import ModelDrafter
 from multispin_models.sampling import Sampling
 from multispin_models.target_alone import generate_alone
 
@@ -23,12 +23,12 @@ def always() -> bool:
 def test_it_guesses_what_its_model_would_write_alone() -> None:
     for sampling in (Sampling(), Sampling(0.9, seed=4), Sampling(1.2, 5, 0.9, 4)):
         alone = generate_alone(ToyModel(), PROMPT, sampling, 6, frozenset())
-        assert Drafter(ToyModel(), sampling).draft(PROMPT, 6, frozenset(), never) == alone
+        assert ModelDrafter(ToyModel(), sampling).draft(PROMPT, 6, frozenset(), never) == alone
 
 
 def test_going_on_feeds_only_the_token_that_was_chosen_last() -> None:
     model = ToyModel()
-    drafter = Drafter(model, Sampling())
+    drafter = ModelDrafter(model, Sampling())
     assert drafter.draft(PROMPT, 2, frozenset(), never) == ALONE[:2]
     assert drafter.draft([*PROMPT, *ALONE[:2]], 1, frozenset(), never) == ALONE[2:3]
     assert model.passes == [[3], [1], [1]]
@@ -36,7 +36,7 @@ def test_going_on_feeds_only_the_token_that_was_chosen_last() -> None:
 
 def test_after_a_rejection_it_cuts_back_to_what_is_shared_and_feeds_the_rest() -> None:
     model = ToyModel()
-    drafter = Drafter(model, Sampling())
+    drafter = ModelDrafter(model, Sampling())
     drafter.draft([*PROMPT, WRONG, WRONG], 3, frozenset(), never)
     del model.passes[:]
     assert drafter.draft([*PROMPT, *ALONE[:2]], 1, frozenset(), never) == ALONE[2:3]
@@ -45,7 +45,7 @@ def test_after_a_rejection_it_cuts_back_to_what_is_shared_and_feeds_the_rest() -
 
 def test_asked_for_the_same_again_it_feeds_the_last_token_for_its_logits() -> None:
     model = ToyModel()
-    drafter = Drafter(model, Sampling())
+    drafter = ModelDrafter(model, Sampling())
     for _ in range(2):
         assert drafter.draft(PROMPT, 1, frozenset(), never) == ALONE[:1]
     assert model.passes == [[3], [1]]
@@ -53,13 +53,13 @@ def test_asked_for_the_same_again_it_feeds_the_last_token_for_its_logits() -> No
 
 def test_a_long_prompt_goes_in_chunks_of_the_models_rows() -> None:
     model = ToyModel(max_rows=4)
-    Drafter(model, Sampling()).draft([1] * 10, 1, frozenset(), never)
+    ModelDrafter(model, Sampling()).draft([1] * 10, 1, frozenset(), never)
     assert model.passes == [[4], [4], [2]]
 
 
 def test_interrupted_between_chunks_it_has_nothing_and_goes_on_later_where_it_was() -> None:
     model = ToyModel(max_rows=4)
-    drafter = Drafter(model, Sampling())
+    drafter = ModelDrafter(model, Sampling())
     assert drafter.draft([1] * 10, 1, frozenset(), always) == []
     assert model.passes == [[4]]
     drafter.draft([1] * 10, 1, frozenset(), never)
@@ -67,16 +67,16 @@ def test_interrupted_between_chunks_it_has_nothing_and_goes_on_later_where_it_wa
 
 
 def test_interrupted_between_tokens_it_gives_what_it_has() -> None:
-    assert Drafter(ToyModel(), Sampling()).draft(PROMPT, 5, frozenset(), always) == ALONE[:1]
+    assert ModelDrafter(ToyModel(), Sampling()).draft(PROMPT, 5, frozenset(), always) == ALONE[:1]
 
 
 def test_nothing_is_guessed_after_an_end_token() -> None:
     ends = frozenset({ALONE[2]})
-    assert Drafter(ToyModel(), Sampling()).draft(PROMPT, 10, ends, never) == ALONE[: ALONE.index(ALONE[2]) + 1]
+    assert ModelDrafter(ToyModel(), Sampling()).draft(PROMPT, 10, ends, never) == ALONE[: ALONE.index(ALONE[2]) + 1]
 
 
 def test_a_full_context_ends_the_draft() -> None:
-    drafter = Drafter(ToyModel(n_ctx=5), Sampling())
+    drafter = ModelDrafter(ToyModel(n_ctx=5), Sampling())
     assert len(drafter.draft(PROMPT, 10, frozenset(), never)) == 2
     assert drafter.draft([1, 2, 3, 4, 5], 1, frozenset(), never) == []
     assert drafter.draft([1, 2, 3, 4, 5, 6, 7], 1, frozenset(), never) == []
@@ -84,6 +84,6 @@ def test_a_full_context_ends_the_draft() -> None:
 
 def test_closing_frees_the_sequence() -> None:
     model = ToyModel(max_sequences=1)
-    Drafter(model, Sampling()).close()
-    Drafter(model, Sampling())
+    ModelDrafter(model, Sampling()).close()
+    ModelDrafter(model, Sampling())
     assert model.num_open == 1

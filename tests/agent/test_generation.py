@@ -228,3 +228,31 @@ def test_a_lower_limit_shortens_the_drafts_from_then_on() -> None:
     request.limit_draft(1)
     request.drafted([5])
     assert request.next_draft().draft_token_ids == (5,)
+
+
+def test_a_drafter_without_a_guess_rests_and_the_target_goes_on_by_itself() -> None:
+    request = opened(2)
+    request.rest()
+    assert (request.num_to_draft(), request.can_send()) == (0, True)
+    assert request.next_draft() == Draft(7, 1, 4, ())
+    assert request.num_to_draft() == 0, "there was no guess to follow these tokens"
+    request.on_verdict(verdict(1, 0, 5))
+    assert request.num_to_draft() == 2, "of other tokens there may be one"
+
+
+def test_a_guess_that_ended_early_is_sent_though_short() -> None:
+    request = opened(4)
+    request.drafted([5, 6])
+    request.rest()
+    assert request.next_draft() == Draft(7, 1, 4, (5, 6))
+
+
+def test_a_drafter_that_rests_ahead_is_asked_again_after_the_verdict() -> None:
+    request = opened(2)
+    request.drafted([5, 6])
+    request.next_draft()
+    request.drafted([7])
+    request.rest()
+    assert request.num_to_draft() == 0
+    request.on_verdict(verdict(1, 2, 7))
+    assert (request.guess, request.num_to_draft(), request.can_send()) == ([], 2, False)

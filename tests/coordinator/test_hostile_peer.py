@@ -15,6 +15,7 @@ from tests.toy_model import END_TOKEN, ToyModel
 
 from multispin_agent.client import Client
 from multispin_agent.config import Config as AgentConfig
+from multispin_agent.draft_source import model_source
 from multispin_agent.generate import generate
 from multispin_agent.request import Finished, Request
 from multispin_coordinator.attribution import PassMeter
@@ -255,8 +256,7 @@ class HonestAgent:
             Request(request_id, prompt, sampling, 40, ignore_end=True),
             config=self.config,
             client=self.client,
-            model=self.draft,
-            tokenizer=ToyTokenizer(),
+            drafts=model_source(Loaded(self.draft, ToyTokenizer())),
             engine=self.engine,
         )
         self.num_reopens += finished.num_reopens

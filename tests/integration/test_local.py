@@ -23,7 +23,7 @@ PROMPTS = [
     {"id": "yes-on", "prompt": "Answer with the single word yes.", "max_tokens": 24, "ignore_end": True},
     {"id": "warm", "prompt": "Name a colour and a fruit.", "temperature": 0.8, "seed": 7},
     {"id": "nucleus", "prompt": "Tell me about cats.", "temperature": 1.2, "seed": 8, "top_k": 40, "top_p": 0.9},
-    {"id": "stopped", "prompt": "List the days of the week.", "stop": [STOP]},
+    {"id": "stopped", "prompt": "List the days of the week.", "stop": [STOP], "max_tokens": 24},
     {"prompt": "Grüße auf Japanisch?", "temperature": 0.8, "seed": 9},
 ]
 IDS = ["sky", "81", "yes", "yes-on", "warm", "nucleus", "stopped", "8"]
@@ -201,6 +201,8 @@ def test_a_round_of_four_drafted_tokens_fits_its_budget_of_bytes(plain: Any, out
         ("--num-draft-tokens", 0),
         ("--no-draft-ahead",),
         ("--concurrent-per-agent", 2),
+        ("--draft", "lookup", "--lookup-min-ngram", 1, "--agents", 2),
+        ("--draft", "lookup+model", "--num-draft-tokens", 6),
     ],
     ids=lambda flags: " ".join(map(str, flags)),
 )
@@ -224,6 +226,22 @@ def test_the_text_does_not_depend_on_how_it_is_drafted(
         assert len({record.agent_id for record in rounds}) == 3
     if flags == ("--no-draft-ahead",):
         assert {record.ahead_hit for record in rounds} == {None}
+    if "--draft" in flags:
+        assert any(record.num_accepted for record in rounds)
+
+
+def test_an_agent_that_drafts_by_lookup_loads_no_model_and_says_so(
+    run_multispin: Callable[..., Any], tmp_path: Path, prompts: Path
+) -> None:
+    out = tmp_path / "run"
+    ran = _warm(run_multispin, prompts, out, "--draft", "lookup")
+    assert ran.status == 0, ran.stderr
+    [header] = read_jsonl(out / "run.jsonl", RunHeader).records
+    assert (header.draft.engine, header.draft.recipe, header.draft.memory_bytes) == ("lookup", "2-4", 0)
+    assert header.draft.vocabulary_hash == header.target.vocabulary_hash
+    assert "no model is loaded" in (out / "agent-0" / "agent.log").read_text()
+    rounds = [r for r in read_jsonl(out / "rounds.jsonl", RoundRecord).records if not r.is_open]
+    assert any(r.num_draft_tokens == 0 for r in rounds), "where the text says nothing, nothing is drafted"
 
 
 def test_a_poor_draft_of_the_users_own_manifest_is_accepted_less_and_changes_no_token(

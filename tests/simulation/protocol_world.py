@@ -3,12 +3,15 @@
 import random
 from dataclasses import dataclass, field
 
+from multispin_agent.config import Config
+from multispin_agent.draft_source import lookup_first_source, lookup_source, model_source
 from multispin_agent.drafter import Drafter
 from multispin_agent.generation import Generation
 from multispin_coordinator.config import Limits
 from multispin_coordinator.dispatcher import Dispatcher
 from multispin_coordinator.passes import PassTiming
 from multispin_coordinator.verifier import run_pass
+from multispin_models.engines import Loaded
 from multispin_models.messages import (
     PROTOCOL_VERSION,
     Close,
@@ -21,6 +24,7 @@ from multispin_models.messages import (
     encode,
 )
 from multispin_models.sampling import Sampling
+from tests.toy_api import ToyTokenizer
 from tests.toy_model import END_TOKEN, ToyModel
 
 ENDS = frozenset({END_TOKEN})
@@ -52,6 +56,14 @@ class SimulatedAgent:
     asked_at: int = 0
     instance: int = 0
     welcomed: bool = False
+    draft: str = "model"
+
+    def open_drafter(self, sampling: Sampling) -> Drafter:
+        model = model_source(Loaded(self.model, ToyTokenizer()))
+        config = Config(lookup_min_ngram=1)
+        lookup = lookup_source(ToyTokenizer(), config)
+        sources = {"model": model, "lookup": lookup, "lookup+model": lookup_first_source(model, config)}
+        return sources[self.draft].open_drafter(sampling)
 
 
 class World:
@@ -143,7 +155,10 @@ class World:
             self.to_coordinator(agent, generation.next_draft())
         elif count := generation.num_to_draft():
             count = self.random.randint(1, count)
-            generation.drafted(drafter.draft(generation.tokens + generation.guess, count, ENDS, lambda: False))
+            drafted = drafter.draft(generation.tokens + generation.guess, count, ENDS, lambda: False)
+            generation.drafted(drafted)
+            if not drafted:
+                generation.rest()
         elif self.now - agent.asked_at > 15:
             self.to_coordinator(agent, generation.repeat())
 
@@ -158,7 +173,7 @@ class World:
             draft_ahead=self.random.random() < 0.8,
             end_token_ids=ENDS,
         )
-        agent.drafter = Drafter(agent.model, sampling)
+        agent.drafter = agent.open_drafter(sampling)
         self.to_coordinator(agent, agent.generation.open())
 
     def receive(self, agent: SimulatedAgent, frame: bytes) -> None:

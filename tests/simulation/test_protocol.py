@@ -37,7 +37,8 @@ def make_agents(rng: random.Random, num_agents: int) -> list[SimulatedAgent]:
             for _ in range(2)
         ]
         draft = ToyModel(noise=rng.choice([0.0, 0.5, 2.0, 50.0]), n_ctx=96, max_sequences=1)
-        agents.append(SimulatedAgent(f"a{index}".encode(), draft, prompts, rng.randrange(0, 9)))
+        source = rng.choice(["model", "lookup", "lookup+model"])
+        agents.append(SimulatedAgent(f"a{index}".encode(), draft, prompts, rng.randrange(0, 9), draft=source))
     return agents
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from multispin_agent.api.figures import energy_of, metrics_of, timings_of
 from multispin_agent.client import Client, RefusedByCoordinator
 from multispin_agent.config import Config
+from multispin_agent.draft_source import DraftSource
 from multispin_agent.generate import generate
 from multispin_agent.request import Finished, Request, RequestFailed
 from multispin_models.api.errors import ApiError, unavailable
@@ -13,7 +14,6 @@ from multispin_models.api.service import Bounds, Generated, TextRequest
 from multispin_models.clock import monotonic_ns
 from multispin_models.energy import Sampler, Window
 from multispin_models.engine_thread import EngineThread
-from multispin_models.engines import Loaded
 from multispin_models.language_model import Tokenizer
 
 __all__ = ["AgentService"]
@@ -27,33 +27,33 @@ class AgentService:
     Args:
         config: of the agent.
         client: the connection.
-        loaded: the draft model; used in `engine` only. Its vocabulary is the target's.
+        drafts: where they come from; their vocabulary is the target's.
         engine: its thread.
         meter: of this box, running; or the reason why there is none.
     """
 
     def __init__(
-        self, config: Config, client: Client, loaded: Loaded, engine: EngineThread, meter: Sampler | str
+        self, config: Config, client: Client, drafts: DraftSource, engine: EngineThread, meter: Sampler | str
     ) -> None:
         self._config = config
         self._client = client
-        self._loaded = loaded
+        self._drafts = drafts
         self._engine = engine
         self._meter = meter
 
     @property
     def tokenizer(self) -> Tokenizer:
         """Of the pair."""
-        return self._loaded.tokenizer
+        return self._drafts.tokenizer
 
     @property
     def n_vocab(self) -> int:
         """Of the pair."""
-        return self._loaded.model.info.n_vocab
+        return self._drafts.info.n_vocab
 
     @property
     def num_slots(self) -> int:
-        """One a sequence of the draft."""
+        """As many as the settings say."""
         return self._config.max_concurrent
 
     @property
@@ -89,8 +89,7 @@ class AgentService:
                 ),
                 config=self._config,
                 client=self._client,
-                model=self._loaded.model,
-                tokenizer=self._loaded.tokenizer,
+                drafts=self._drafts,
                 engine=self._engine,
                 on_text=on_text,
             )

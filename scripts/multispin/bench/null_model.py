@@ -120,6 +120,7 @@ class NullTokenizer:
     """One token a character, and no end of text."""
 
     vocabulary_hash = "null"
+    n_vocab = N_VOCAB
     end_token_ids: frozenset[int] = frozenset()
 
     def encode(self, text: str, *, parse_special: bool = False, add_special: bool = False) -> list[int]:  # noqa: ARG002

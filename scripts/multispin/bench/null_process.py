@@ -21,6 +21,7 @@ import zmq
 from multispin.bench.null_model import DRAFT_PASS, N_CTX, TARGET_PASS, NullModel, NullTokenizer
 from multispin_agent.client import Client
 from multispin_agent.config import Config as AgentConfig
+from multispin_agent.draft_source import model_source
 from multispin_agent.serve_file import ServeFile
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config as CoordinatorConfig
@@ -85,13 +86,13 @@ async def _agent(name: str, endpoint: str, num_draft_tokens: int, prompts: str, 
     config = AgentConfig(
         agent_id=name, coordinator=endpoint, engine="null", num_draft_tokens=num_draft_tokens, draft_ahead=False
     )
-    loaded = Loaded(NullModel(DRAFT_PASS, 1, is_draft=True), NullTokenizer())
+    drafts = model_source(Loaded(NullModel(DRAFT_PASS, 1, is_draft=True), NullTokenizer()))
     jobs = read_jobs(prompts, JobDefaults())
     with zmq.Context() as context, EngineThread() as engine:
-        client = Client(config, loaded.model.info, context)
+        client = Client(config, drafts.info, context)
         try:
             with _cpu_time(folder):
-                return await ServeFile(config, client, loaded, engine, "null engine", folder, "bench").run(jobs)
+                return await ServeFile(config, client, drafts, engine, "null engine", folder, "bench").run(jobs)
         finally:
             await client.close()
 

@@ -1,0 +1,72 @@
+"""Guesses the next tokens from the request's own text, without a model; and the model where the text says nothing.
+
+Prompt lookup (github.com/apoorvumang/prompt-lookup-decoding): `multispin_models.ngram` finds where the end of the text
+stood before, and what followed there is the guess. It costs microseconds, so it is asked first.
+"""
+
+from collections.abc import Callable, Sequence
+
+from multispin_agent.drafter import Drafter, shared_length
+from multispin_models.ngram import NgramIndex
+
+__all__ = ["LookupDrafter", "LookupFirstDrafter"]
+
+
+class LookupDrafter:
+    """One request's text and the index over it.
+
+    Args:
+        index: empty; of this request alone.
+    """
+
+    def __init__(self, index: NgramIndex) -> None:
+        self._index = index
+
+    def draft(
+        self,
+        tokens: Sequence[int],
+        count: int,
+        end_token_ids: frozenset[int],
+        interrupted: Callable[[], bool],  # noqa: ARG002 - it is done before anybody could
+    ) -> list[int]:
+        """Return what followed the end of `tokens` when it stood there last; [] where it never did."""
+        self._index.rewind(shared_length(self._index.tokens, tokens))
+        self._index.extend(tokens[len(self._index.tokens) :])
+        drafted = self._index.follow(count)
+        end = next((place for place, token in enumerate(drafted) if token in end_token_ids), count)
+        return drafted[: end + 1]
+
+    def close(self) -> None:
+        """Nothing is held outside of this object."""
+
+
+class LookupFirstDrafter:
+    """Asks the text before every token, and the model for one token where the text does not know.
+
+    Args:
+        lookup: asked first.
+        model: asked for what is left. Tokens that it did not guess itself are fed to it when it is asked next.
+    """
+
+    def __init__(self, lookup: Drafter, model: Drafter) -> None:
+        self._lookup = lookup
+        self._model = model
+
+    def draft(
+        self, tokens: Sequence[int], count: int, end_token_ids: frozenset[int], interrupted: Callable[[], bool]
+    ) -> list[int]:
+        """Return up to `count` tokens of either; see `Drafter.draft`."""
+        drafted: list[int] = []
+        while len(drafted) < count and not (drafted and interrupted()):
+            text = [*tokens, *drafted]
+            more = self._lookup.draft(text, count - len(drafted), end_token_ids, interrupted)
+            more = more or self._model.draft(text, 1, end_token_ids, interrupted)
+            drafted += more
+            if not more or more[-1] in end_token_ids:
+                break
+        return drafted
+
+    def close(self) -> None:
+        """Close both."""
+        self._lookup.close()
+        self._model.close()
