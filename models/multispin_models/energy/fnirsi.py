@@ -10,14 +10,15 @@
 A value is the mean of a packet. The meter is at the board's direct-current input: the supply's losses are left out. It
 need not be this machine's board that it feeds, so it is read only when it is named.
 
-Source: the protocol as public loggers decode it (baryluk/fnirsi-usb-power-data-logger); the three commands' own check
-bytes confirm the CRC.
+Source: the protocol as public loggers decode it (baryluk/fnirsi-usb-power-data-logger and its descendants); the three
+commands' own check bytes confirm the CRC.
 """
 
 import math
 import re
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
 from multispin_models.clock import monotonic_ns
 from multispin_models.energy.meter import MeterInfo, Rail
@@ -28,32 +29,52 @@ from multispin_models.errors import SensorAbsent, SensorError
 
 __all__ = ["crc8", "open_first", "packet_watts"]
 
+
+class _Model(NamedTuple):
+    """How a model is spoken to: commands that begin, and how often "go on" is due.
+
+    Attributes:
+        name: of the model.
+        begin: commands.
+        go_on_ns: 0 asks for every packet.
+    """
+
+    name: str
+    begin: tuple[int, ...]
+    go_on_ns: int
+
+
 _MODELS = {
-    (0x2E3C, 0x5558): "FNB58",
-    (0x2E3C, 0x0049): "FNB48S",
-    (0x0483, 0x003A): "FNB48",
-    (0x0483, 0x003B): "C1",
+    (0x2E3C, 0x5558): _Model("FNB58", (0x81, 0x82, 0x82), 1_000_000_000),
+    (0x2E3C, 0x0049): _Model("FNB48S", (0x81, 0x82, 0x82), 1_000_000_000),
+    (0x0483, 0x003A): _Model("FNB48", (0x81, 0x82, 0x83), 0),
+    (0x0483, 0x003B): _Model("C1", (0x81, 0x82, 0x83), 0),
 }
+_GO_ON = 0x83
 _HID_ID = re.compile(r"^HID_ID=[0-9A-F]{4}:([0-9A-F]{8}):([0-9A-F]{8})$", re.MULTILINE | re.IGNORECASE)
 _PACKET_BYTES = 64
 _DATA = 0x04
 _SAMPLE = struct.Struct("<II7x")
-_KEEP_ALIVE_NS = 1_000_000_000
 _TIMEOUT_S = 1.0
 
 
 class _Port:
-    """An open meter, told every second to go on sending."""
+    """An open meter, told to go on sending as often as its model wants."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, model: _Model) -> None:
         self._stream = Stream(path, _TIMEOUT_S)
+        self._go_on_ns = model.go_on_ns
         self._told_ns = monotonic_ns()
-        for command in (0x81, 0x82, 0x83):  # hello, begin, go on
-            self._stream.send(_command(command))
+        try:
+            for command in model.begin:
+                self._stream.send(_command(command))
+        except SensorError:
+            self._stream.close()
+            raise
 
     def watts(self) -> float:
-        if monotonic_ns() - self._told_ns >= _KEEP_ALIVE_NS:
-            self._stream.send(_command(0x83))
+        if monotonic_ns() - self._told_ns >= self._go_on_ns:
+            self._stream.send(_command(_GO_ON))
             self._told_ns = monotonic_ns()
         packet = self._stream.newest(_PACKET_BYTES)
         while packet[:2] != bytes([0xAA, _DATA]):  # the answer to a command
@@ -76,18 +97,18 @@ def open_first(root: Path) -> RailMeter:
         model = match and _MODELS.get((int(match[1], 16), int(match[2], 16)))
         if model:
             return _open(root / "dev" / folder.name, model)
-    names = ", ".join(_MODELS.values())
+    names = ", ".join(model.name for model in _MODELS.values())
     raise SensorAbsent(f"{root}/sys/class/hidraw has none of {names}; plug its data port into this machine")
 
 
-def _open(path: Path, model: str) -> RailMeter:
-    port = _Port(path)
+def _open(path: Path, model: _Model) -> RailMeter:
+    port = _Port(path, model)
     info = MeterInfo(
         name="fnirsi",
         quantity="power",
         covers="module",
         label="measured",
-        rails=(Rail(model, in_total=True),),
+        rails=(Rail(model.name, in_total=True),),
         native_hz=25.0,
         note="direct-current input of the board behind the meter; supply losses are left out",
     )

@@ -1,6 +1,7 @@
 """Power monitor chips that the kernel knows (INA2xx and the like), and energy counters of any hwmon chip.
 
     /sys/class/hwmon/hwmon*/    name, label, power1_input uW (power1_label), shunt_resistor uOhm
+                                in1_input mV, curr1_input mA: their product, where the chip gives no power (INA3221)
                                 energy1_input uJ (energy1_label)
 
 Such a chip measures what somebody put behind its shunt, which no file tells. So it covers "rails" and has no total,
@@ -9,42 +10,26 @@ until the operator says what it is:
     hwmon:1-0040,covers=module          the chip at address 0x40 of bus 1 feeds the whole board
     hwmon:ina226,covers=module          the only INA226
 
-A driver that was told the wrong shunt is wrong by that factor: the resistance it uses is in the meter's note.
+A driver that was told the wrong shunt is wrong by that factor: the resistance it uses is in the meter's note. A
+Jetson's own monitors are left to the meter "jetson", unless one is named.
 
-Source: Linux Documentation/hwmon/sysfs-interface.rst, ina2xx.rst, ina238.rst.
+Source: Linux Documentation/hwmon/sysfs-interface.rst, ina2xx.rst, ina238.rst, ina3221.rst.
 """
 
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
+from multispin_models.energy.jetson import is_unconnected, jetson_chips, product
 from multispin_models.energy.meter import Covers, MeterInfo, Quantity, Rail
 from multispin_models.energy.rail_meter import RailMeter, ask_each
-from multispin_models.energy.sysfs import numbered, read_number, read_optional
+from multispin_models.energy.sysfs import HwmonChip, hwmon_chips, numbered, read_number, read_optional
 from multispin_models.errors import SensorAbsent, SensorError
 
 __all__ = ["open_chips", "open_first", "open_first_counter"]
 
-_FOLDER = "sys/class/hwmon"
 _POWER_CHIP = re.compile(r"ina\d+|sq52206|isl28022|powerz|pac19\d\d")
-_ADDRESS = re.compile(r"[0-9]+-[0-9a-f]{4}")  # "1-0040" of an I2C device
-
-
-class _Chip(NamedTuple):
-    """A chip and its values.
-
-    Attributes:
-        name: of the driver, as "ina226".
-        where: its I2C address, or its hwmon folder.
-        values: files of power or of energy.
-        shunt: as the driver has it, "" if it does not tell.
-    """
-
-    name: str
-    where: str
-    values: tuple[Path, ...]
-    shunt: str
 
 
 def open_first(root: Path) -> RailMeter:
@@ -74,16 +59,27 @@ def open_chips(root: Path, quantity: Quantity, target: str = "", covers: Covers 
         SensorAbsent: there is no such chip.
         SensorError: it has several values, of which none can be the whole.
     """
-    chips = [chip for chip in _chips(root, quantity) if target in ("", chip.name, chip.where)]
+    others = frozenset() if target else jetson_chips(root)
+    chips = [
+        chip
+        for chip in hwmon_chips(root)
+        if target in ("", chip.name, chip.where) and chip.folder.name not in others and _values(chip, quantity)
+    ]
     if not chips:
         named = f" {target}" if target else ""
-        raise SensorAbsent(f"{root / _FOLDER} has no chip{named} with {quantity}*_input; is its driver loaded?")
-    values = {_rail_name(chip, file): file for chip in chips for file in chip.values}
+        raise SensorAbsent(f"{root}/sys/class/hwmon has no chip{named} that gives {quantity}; is its driver loaded?")
+    values = {
+        f"{chip.name} {chip.where} {name}": ask for chip in chips for name, ask in _values(chip, quantity).items()
+    }
     whole = covers != "rails"
     if whole and len(values) > 1:
         raise SensorError(f"covers={covers} is said of {', '.join(values)}: name one chip with one value")
     kind = "hwmon" if quantity == "power" else "hwmon-energy"
-    shunts = [f"{chip.name} {chip.where} is set to a shunt of {chip.shunt} uOhm" for chip in chips if chip.shunt]
+    shunts = [
+        f"{chip.name} {chip.where} is set to a shunt of {shunt} uOhm"
+        for chip in chips
+        if (shunt := read_optional(chip.folder / "shunt_resistor"))
+    ]
     info = MeterInfo(
         name=f"{kind}:{target}" if target else kind,
         quantity=quantity,
@@ -92,26 +88,35 @@ def open_chips(root: Path, quantity: Quantity, target: str = "", covers: Covers 
         rails=tuple(Rail(name, in_total=whole) for name in values),
         note="; ".join([f"covers {covers} as the operator says" if whole else "what is behind is not known", *shunts]),
     )
-    return RailMeter(info, lambda: ask_each(partial(_micro, file) for file in values.values()))
+    return RailMeter(info, lambda: ask_each(values.values()))
 
 
-def _chips(root: Path, quantity: Quantity) -> list[_Chip]:
-    chips = []
-    for folder in numbered(root / _FOLDER, "hwmon*"):
-        name = read_optional(folder / "name")
-        files = tuple(numbered(folder, f"{quantity}*_input"))
-        if files and (quantity == "energy" or _POWER_CHIP.fullmatch(name)):
-            device = (folder / "device").resolve().name
-            where = device if _ADDRESS.fullmatch(device) else folder.name
-            chips.append(_Chip(name, where, files, read_optional(folder / "shunt_resistor")))
-    return chips
+def _values(chip: HwmonChip, quantity: Quantity) -> dict[str, Callable[[], float]]:
+    """Return how each value of a chip is read, by the label that the device tree or the driver gives, or "power1"."""
+    if quantity == "power" and not _POWER_CHIP.fullmatch(chip.name):
+        return {}
+    files = numbered(chip.folder, f"{quantity}*_input")
+    if files:
+        return {_label(file, quantity): partial(_micro, file) for file in files}
+    return _products(chip) if quantity == "power" else {}
 
 
-def _rail_name(chip: _Chip, file: Path) -> str:
-    """Return "ina226 1-0040 power1", or with the label that the device tree or the driver gives."""
+def _products(chip: HwmonChip) -> dict[str, Callable[[], float]]:
+    """Return the channels that have volts and amperes; in1 is the bus of chips with one channel, too."""
+    values: dict[str, Callable[[], float]] = {}
+    for n in "123":
+        volts, amperes = chip.folder / f"in{n}_input", chip.folder / f"curr{n}_input"
+        label = read_optional(chip.folder / f"in{n}_label")
+        if volts.exists() and amperes.exists() and not is_unconnected(label):
+            values[label or f"channel{n}"] = partial(product, volts, amperes)
+    return values
+
+
+def _label(file: Path, quantity: Quantity) -> str:
+    """Return the name of a value; the chip's own label names it where it is the only one of its kind."""
     value = file.name.removesuffix("_input")
-    label = read_optional(file.with_name(f"{value}_label")) or read_optional(file.with_name("label"))
-    return f"{chip.name} {chip.where} {label or value}"
+    own = read_optional(file.with_name("label")) if value == f"{quantity}1" else ""
+    return read_optional(file.with_name(f"{value}_label")) or own or value
 
 
 def _micro(file: Path) -> float:

@@ -4,30 +4,39 @@
     JetPack 4             sys/bus/i2c/drivers/ina3221x/6-0040/iio:device*/    rail_name_0, in_power0_input mW
     Thor, besides         sys/bus/i2c/drivers/ina238/*/hwmon/hwmon*/          label, power1_input uW
 
-Which rail is the whole is known by the set of labels alone, from the table below. Where no rail is the whole (AGX Orin,
-AGX Xavier, TX2) there is no total: the rails leave consumers out, or feed one another. A set of labels that is not in
-the table has none either. Combined rails keep their combined names. Unconnected channels ("NC") and the driver's "sum
-of shunt voltages" are no rails. The watts in the names of power modes (nvpmodel) are limits, and are not read.
+Which rail is the whole is known by the labels alone, from the table below. Where no rail is the whole (AGX Orin, AGX
+Xavier) there is no total: the rails leave consumers out, or feed one another. A set of labels that is not in the table
+has none either. Combined rails keep their combined names. Unconnected channels ("NC") and the driver's "sum of shunt
+voltages" are no rails. The watts in the names of power modes (nvpmodel) are limits, and are not read.
 
-Source: Linux Documentation/hwmon/ina3221.rst and ina238.rst; NVIDIA Jetson Linux Developer Guide, power monitors.
+Source: Linux Documentation/hwmon/ina3221.rst and ina238.rst; labels and shunts of tegra186-p3310, tegra186-p3509+p3636,
+tegra194-p3668, tegra210-p2180, tegra210-p2597 and tegra234-p3767 in the kernel's device trees and in patches to them;
+NVIDIA Jetson Linux Developer Guide, power monitors.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from multispin_models.energy.meter import MeterInfo, Rail
 from multispin_models.energy.rail_meter import RailMeter, ask_each
-from multispin_models.energy.sysfs import numbered, read_number, read_optional, read_text
-from multispin_models.errors import SensorAbsent
+from multispin_models.energy.sysfs import (
+    HwmonChip,
+    hwmon_chips,
+    numbered,
+    read_number,
+    read_optional,
+    read_text,
+)
+from multispin_models.errors import SensorAbsent, SensorError
 
-__all__ = ["MODULES", "Module", "open_first"]
+__all__ = ["MODULES", "Module", "is_unconnected", "jetson_chips", "open_first", "product"]
 
-_DRIVERS = "sys/bus/i2c/drivers"
+_OLD_DRIVER = "sys/bus/i2c/drivers/ina3221x"
 _UNCONNECTED = re.compile(r"(?<![A-Z])NC(?![A-Z])|sum of shunt voltages")
-_BUS_STEP_UV = 40.0  # of the shunt's voltage, INA3221
+_SHUNT_STEP_UV = 40.0  # of the INA3221
 
 
 class Module(NamedTuple):
@@ -36,7 +45,7 @@ class Module(NamedTuple):
     Attributes:
         name: of the module.
         total: the rail through which all of its power goes; null if there is none.
-        parts: the other rails.
+        parts: the other rails, those of its usual carrier board included.
     """
 
     name: str
@@ -44,29 +53,32 @@ class Module(NamedTuple):
     parts: frozenset[str]
 
 
+_CARRIER = frozenset({"VDD_MUX", "VDD_3V3_SYS", "VDD_1V8_IO", "VDD_M2_IN"})
 _THOR = Module("AGX Thor", "VIN", frozenset({"VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"}))
 MODULES = (
     Module("Orin NX, Orin Nano or Xavier NX", "VDD_IN", frozenset({"VDD_CPU_GPU_CV", "VDD_SOC"})),
     Module("AGX Orin", None, frozenset({"VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0", "VDDQ_VDD2_1V8AO"})),
     _THOR,
     Module("Nano", "POM_5V_IN", frozenset({"POM_5V_GPU", "POM_5V_CPU"})),
-    Module(  # whether VDD_IN contains the CPU and GPU rails is disputed
+    Module("TX2 NX", "VDD_IN", frozenset({"VDD_CPU_GPU", "VDD_SOC"})),
+    Module(
         "TX2",
-        None,
-        frozenset(
-            {"VDD_SYS_GPU", "VDD_SYS_SOC", "VDD_4V0_WIFI", "VDD_IN", "VDD_SYS_CPU", "VDD_SYS_DDR"}
-            | {"VDD_MUX", "VDD_5V0_IO_SYS", "VDD_3V3_SYS", "VDD_3V3_IO_SLP", "VDD_1V8_IO", "VDD_3V3_SYS_M2"}
-        ),
+        "VDD_IN",
+        frozenset({"VDD_SYS_GPU", "VDD_SYS_SOC", "VDD_SYS_CPU", "VDD_3V8_WIFI", "VDD_4V0_WIFI"})
+        | frozenset({"VDD_5V0_DDR", "VDD_SYS_DDR", "VDD_5V0_IO_SYS", "VDD_3V3_IO_SLP", "VDD_3V3_SYS_M2"})
+        | _CARRIER,
     ),
+    Module("TX1", "VDD_IN", frozenset({"VDD_GPU", "VDD_CPU", "VDD_5V_IO_SYS", "VDD_3V3_IO"}) | _CARRIER),
     Module("AGX Xavier", None, frozenset({"GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"})),
 )
+_LABELS = frozenset(label for module in MODULES for label in (*module.parts, module.total))
 
 
 class _Channel(NamedTuple):
     label: str
     watts: Callable[[], float]
-    chip: Path
-    shunt: Path | None
+    folder: Path
+    shunt: Path | None = None
 
 
 def open_first(root: Path) -> RailMeter:
@@ -76,16 +88,16 @@ def open_first(root: Path) -> RailMeter:
         SensorAbsent: there are no such monitors.
         SensorError: a label cannot be read.
     """
-    channels = [*_ina3221(root), *_ina3221x(root)]
-    channels += _ina238(root, {channel.label for channel in channels})
+    channels = [*_new(root), *_old(root)]
     if not channels:
         raise SensorAbsent(
-            f"{root / _DRIVERS} has no INA3221 or INA238: this is no Jetson, or its driver is not loaded"
+            f"{root / 'sys/bus/i2c/drivers'} has no INA3221 or INA238 with a Jetson's labels: this is no Jetson, or "
+            "its driver is not loaded"
         )
     labels = [channel.label for channel in channels]
     module = next((module for module in MODULES if module.parts | {module.total} >= set(labels)), None)
     total = module.total if module and module.total in labels else None
-    interval_ms = read_optional(channels[0].chip / "update_interval")
+    interval_ms = read_optional(channels[0].folder / "update_interval")
     info = MeterInfo(
         name="jetson",
         quantity="power",
@@ -98,41 +110,67 @@ def open_first(root: Path) -> RailMeter:
     return RailMeter(info, lambda: ask_each(channel.watts for channel in channels))
 
 
-def _ina3221(root: Path) -> Iterator[_Channel]:
-    for chip in numbered(root / _DRIVERS / "ina3221", "*-*/hwmon/hwmon*"):
-        for label_file in numbered(chip, "in[123]_label"):  # above 3: shunt voltages and their sum
-            label, n = read_text(label_file), label_file.name[2]
-            if not _UNCONNECTED.search(label):
-                watts = partial(_volts_times_amperes, chip / f"in{n}_input", chip / f"curr{n}_input")
-                yield _Channel(label, watts, chip, chip / f"shunt{n}_resistor")
+def jetson_chips(root: Path) -> frozenset[str]:
+    """Return the hwmon folders that this meter reads, by name, so that no other meter reads them a second time."""
+    return frozenset(channel.folder.name for channel in _new(root))
 
 
-def _ina3221x(root: Path) -> Iterator[_Channel]:
-    for chip in numbered(root / _DRIVERS / "ina3221x", "*-*/iio:device*"):
-        for label_file in numbered(chip, "rail_name_[012]"):
-            label, n = read_text(label_file), label_file.name[-1]
-            if not _UNCONNECTED.search(label):
-                yield _Channel(label, partial(_milliwatts, chip / f"in_power{n}_input"), chip, None)
+def is_unconnected(label: str) -> bool:
+    """Return whether a channel's label says that nothing is measured there."""
+    return _UNCONNECTED.search(label) is not None
 
 
-def _ina238(root: Path, labels: set[str]) -> Iterator[_Channel]:
-    """Yield Thor's input; another INA238 is somebody's own sensor, and is left to hwmon."""
-    for chip in numbered(root / _DRIVERS / "ina238", "*-*/hwmon/hwmon*"):
-        label = read_optional(chip / "label") or read_optional(chip / "in1_label")
-        if label == _THOR.total or (not label and "VDD_CPU_SOC_MSS" in labels):
-            yield _Channel("VIN", partial(_microwatts, chip / "power1_input"), chip, chip / "shunt_resistor")
-
-
-def _volts_times_amperes(millivolts: Path, milliamperes: Path) -> float:
+def product(millivolts: Path, milliamperes: Path) -> float:
+    """Return the watts of a channel that has volts and amperes."""
     return read_number(millivolts) * read_number(milliamperes) * 1e-6
 
 
-def _milliwatts(path: Path) -> float:
-    return read_number(path) * 1e-3
+def _new(root: Path) -> list[_Channel]:
+    """Return the channels of hwmon chips; chips with no label of a Jetson are somebody's own, and are left to hwmon."""
+    chips = hwmon_chips(root)
+    by_chip = [list(_ina3221(chip)) for chip in chips if chip.name == "ina3221"]
+    channels = [channel for chip in by_chip if any(c.label in _LABELS for c in chip) for channel in chip]
+    thor = any(channel.label == "VDD_CPU_SOC_MSS" for channel in channels)
+    return channels + [_vin(chip) for chip in chips if chip.name == "ina238" and _is_vin(chip, thor=thor)]
 
 
-def _microwatts(path: Path) -> float:
-    return read_number(path) * 1e-6
+def _ina3221(chip: HwmonChip) -> Iterator[_Channel]:
+    for label_file in numbered(chip.folder, "in[123]_label"):  # above 3: shunt voltages and their sum
+        label, n = read_text(label_file), label_file.name[2]
+        if not is_unconnected(label):
+            watts = partial(_enabled_product, chip.folder, n)
+            yield _Channel(label, watts, chip.folder, chip.folder / f"shunt{n}_resistor")
+
+
+def _enabled_product(folder: Path, n: str) -> float:
+    try:
+        return product(folder / f"in{n}_input", folder / f"curr{n}_input")
+    except SensorError as error:
+        if read_optional(folder / f"in{n}_enable") == "0":
+            raise SensorError(f"{error} (in{n}_enable is 0)") from error
+        raise
+
+
+def _is_vin(chip: HwmonChip, *, thor: bool) -> bool:
+    label = read_optional(chip.folder / "label") or read_optional(chip.folder / "in1_label")
+    return label == _THOR.total or (not label and thor)
+
+
+def _vin(chip: HwmonChip) -> _Channel:
+    watts = partial(_scaled, chip.folder / "power1_input", 1e-6)
+    return _Channel("VIN", watts, chip.folder, chip.folder / "shunt_resistor")
+
+
+def _old(root: Path) -> Iterator[_Channel]:
+    for folder in numbered(root / _OLD_DRIVER, "*-*/iio:device*"):
+        for label_file in numbered(folder, "rail_name_[012]"):
+            label, n = read_text(label_file), label_file.name[-1]
+            if not is_unconnected(label):
+                yield _Channel(label, partial(_scaled, folder / f"in_power{n}_input", 1e-3), folder)
+
+
+def _scaled(path: Path, unit: float) -> float:
+    return read_number(path) * unit
 
 
 def _module_note(module: Module | None, total: str | None) -> str:
@@ -145,11 +183,13 @@ def _module_note(module: Module | None, total: str | None) -> str:
     return f"{module.name}: {total} is the module; carrier board and supply are left out"
 
 
-def _chip_notes(channel: _Channel) -> Iterator[str]:
-    """Yield what the accuracy of a channel rests on, where its driver tells."""
+def _chip_notes(channel: _Channel) -> Sequence[str]:
+    """Return what the accuracy of a channel rests on, where its driver tells."""
     shunt = read_optional(channel.shunt) if channel.shunt else ""
-    samples = read_optional(channel.chip / "samples")
+    samples = read_optional(channel.folder / "samples")
+    notes = []
     if shunt.isdecimal() and int(shunt) > 0:
-        yield f"shunt {int(shunt) / 1000:g} mOhm, steps of {_BUS_STEP_UV * 1000 / int(shunt):g} mA"
+        notes.append(f"shunt {int(shunt) / 1000:g} mOhm, steps of {_SHUNT_STEP_UV * 1000 / int(shunt):g} mA")
     if samples:
-        yield f"mean of {samples} samples"
+        notes.append(f"mean of {samples} samples")
+    return notes

@@ -33,7 +33,7 @@ from multispin_models.errors import SensorAbsent, SensorError
 __all__ = ["mailbox_request", "open_first", "parse_adc", "read_mailbox_answer"]
 
 _COMMAND = "pmic_read_adc"
-_LINE = re.compile(r"^\s*(\S+?)_([AV])\s+(?:current|volt)\(\d+\)=([\d.]+)[AV]\s*$", re.MULTILINE)
+_LINE = re.compile(r"^\s*(\S+?)_([AV])\s+(?:current|volt)\(\d+\)=(-?\d+(?:\.\d+)?)[AV]\s*$", re.MULTILINE)
 _IOCTL_PROPERTY = 3 << 30 | struct.calcsize("P") << 16 | 100 << 8  # _IOWR(100, 0, char *)
 _TAG_GENCMD = 0x00030080
 _TEXT_BYTES = 1024

@@ -38,7 +38,6 @@ _MOST_W = 1000.0
 class _Zone(NamedTuple):
     path: Path
     rail: Rail
-    range_uj: int
 
 
 class RaplMeter:
@@ -50,50 +49,90 @@ class RaplMeter:
 
     Raises:
         SensorAbsent: there are no zones.
-        SensorError: they cannot be read; says what to do.
+        SensorError: a zone has no name.
     """
 
     def __init__(self, root: Path = Path("/"), clock: Callable[[], int] = monotonic_ns) -> None:
-        self._zones = _find_zones(root)
+        zones = _find_zones(root)
+        self._counters = [_Counter(zone.path) for zone in zones]
         self._clock = clock
+        self._segment = 0
         self.info = MeterInfo(
             name="rapl",
             quantity="energy",
             covers="socket",
             label="measured",
-            rails=tuple(zone.rail for zone in self._zones),
+            rails=tuple(zone.rail for zone in zones),
             native_hz=1000.0,
             note="processor packages only: no memory, disk, network, board or supply losses",
         )
-        self._segment = 0
-        self._last_ns, self._last_uj = self._read_counters()
-        self._counted_uj = list(self._last_uj)
+
+        self._count()  # from here on, not from the first reading
 
     def read(self) -> Reading:
-        """Return joules counted; a counter that was set back starts a new segment."""
-        t_ns, now_uj = self._read_counters()
-        most_uj = (t_ns - self._last_ns) / 1e9 * _MOST_W * 1e6 + 1e6  # and a joule, for a short interval
-        steps = [
-            now - last if now >= last else now - last + zone.range_uj
-            for zone, now, last in zip(self._zones, now_uj, self._last_uj, strict=True)
-        ]
-        lost = any(
-            step > most_uj or most_uj - 1e6 > zone.range_uj for zone, step in zip(self._zones, steps, strict=True)
+        """Return joules counted, null for a zone that cannot be read; a counter set back starts a new segment.
+
+        Raises:
+            SensorError: no zone can be read; says what to do.
+        """
+        t_ns, answers = self._count()
+        faults = [answer for answer in answers if isinstance(answer, SensorError)]
+        if len(faults) == len(answers):
+            raise faults[0]
+        values = tuple(
+            counter.counted_uj * 1e-6 if isinstance(answer, int) else None
+            for counter, answer in zip(self._counters, answers, strict=True)
         )
-        if lost:
-            self._segment += 1
-        else:
-            self._counted_uj = [counted + step for counted, step in zip(self._counted_uj, steps, strict=True)]
-        self._last_ns, self._last_uj = t_ns, now_uj
-        return Reading(t_ns, tuple(counted * 1e-6 for counted in self._counted_uj), self._segment)
+        reasons = tuple(str(answer) if isinstance(answer, SensorError) else "" for answer in answers) if faults else ()
+        return Reading(t_ns, values, self._segment, reasons)
+
+    def _count(self) -> tuple[int, list[int | SensorError]]:
+        """Let every counter that can be read count on; return when, and what each answered."""
+        begin_ns = self._clock()
+        answers = [counter.ask() for counter in self._counters]
+        t_ns = (begin_ns + self._clock()) // 2
+        lost = [
+            counter.advance(t_ns, answer)
+            for counter, answer in zip(self._counters, answers, strict=True)
+            if isinstance(answer, int)
+        ]
+        self._segment += any(lost)
+        return t_ns, answers
 
     def close(self) -> None:
         """Do nothing: files are opened for each read."""
 
-    def _read_counters(self) -> tuple[int, list[int]]:
-        begin_ns = self._clock()
-        counters_uj = [_read_count(zone.path / "energy_uj") for zone in self._zones]
-        return (begin_ns + self._clock()) // 2, counters_uj
+
+class _Counter:
+    """The counter of a zone, made to go on where it wraps."""
+
+    def __init__(self, zone: Path) -> None:
+        self._zone = zone
+        self._range_uj = 0  # not read yet
+        self._last: tuple[int, int] | None = None  # nanoseconds, microjoules
+        self.counted_uj = 0
+
+    def ask(self) -> int | SensorError:
+        """Return the counter as it stands, or why it cannot be used: without its range, wraps could not be told."""
+        try:
+            self._range_uj = self._range_uj or _read_range(self._zone)
+            return _read_count(self._zone / "energy_uj")
+        except SensorError as error:
+            return error
+
+    def advance(self, t_ns: int, now_uj: int) -> bool:
+        """Count on to what the counter shows now; return whether it lost count since it was read last."""
+        if self._last is None:
+            self.counted_uj = now_uj
+            step_uj, lost = 0, False
+        else:
+            last_ns, last_uj = self._last
+            most_uj = (t_ns - last_ns) / 1e9 * _MOST_W * 1e6
+            step_uj = now_uj - last_uj if now_uj >= last_uj else now_uj - last_uj + self._range_uj
+            lost = step_uj > most_uj + 1e6 or most_uj > self._range_uj  # and a joule, for a short interval
+        self._last = t_ns, now_uj
+        self.counted_uj += 0 if lost else step_uj
+        return lost
 
 
 def open_first(root: Path) -> RaplMeter:
@@ -114,7 +153,7 @@ def _find_zones(root: Path) -> list[_Zone]:
         )
     paths = sorted(path for path in folder.iterdir() if _ZONE_NAME.fullmatch(path.name))
     names = {path.name: read_text(path / "name") for path in paths}
-    zones = [_Zone(path, _rail(path.name, names), _read_range(path)) for path in paths]
+    zones = [_Zone(path, _rail(path.name, names)) for path in paths]
     if not any(zone.rail.in_total for zone in zones):
         found = ", ".join(names.values()) or "none"
         raise SensorAbsent(

@@ -25,12 +25,14 @@ from multispin_models.energy.meter import Covers, Meter, MeterStatus, Quantity
 from multispin_models.energy.replay import ReplayMeter
 from multispin_models.errors import ConfigError, SensorAbsent, SensorError
 
-__all__ = ["METER_FORMS", "OpenedMeter", "discover_meters", "open_meter", "open_present"]
+__all__ = [
+    "AUTO_ORDER", "METER_FORMS", "OpenedMeter", "discover_meters", "open_meter", "open_present", "open_sensor",
+    "why_no_total",
+]  # fmt: skip
 
-# In the order in which "auto" takes them: what covers most, first.
-_AUTO: Final = ("jetson", "pmic", "rapl")
-# The others are not taken unasked: a gauge is slow, a card is not where models compute here, and nobody but the
-# operator knows what is behind somebody's shunt or USB meter.
+AUTO_ORDER: Final = ("jetson", "pmic", "rapl")
+"""What "auto" takes, in this order: what covers most, first. The others are not taken unasked: a gauge is slow, a card
+is not where models compute here, and nobody but the operator knows what is behind somebody's shunt or USB meter."""
 _LOCAL: Final[dict[str, Callable[[Path], Meter]]] = {
     "jetson": jetson.open_first,
     "pmic": pmic.open_first,
@@ -88,7 +90,7 @@ def discover_meters(root: Path = Path("/")) -> list[MeterStatus]:
             present = not isinstance(found, SensorAbsent)
             statuses.append(MeterStatus(name, False, str(found), None, (), present))
             continue
-        reason = _why_no_total(found)
+        reason = why_no_total(found)
         found.close()
         rails = tuple(rail.name for rail in found.info.rails)
         statuses.append(MeterStatus(name, not reason, reason, found.info.covers, rails))
@@ -113,23 +115,36 @@ def open_meter(spec: str, root: Path = Path("/")) -> OpenedMeter:
         return OpenedMeter(None, "one meter covers both ends: its joules are those of the run as a whole")
     if spec == "auto":
         return _open_auto(root)
+    meter = open_sensor(spec, root)
+    if spec in _LOCAL and (reason := why_no_total(meter)):
+        meter.close()
+        raise SensorError(f"energy meter {spec}: {reason}")
+    return OpenedMeter(meter, "")
+
+
+def open_sensor(spec: str, root: Path = Path("/")) -> Meter:
+    """Return a sensor whether it has a total or not: to show its rails, or to calibrate it.
+
+    Raises:
+        SensorError, ConfigError: as `open_meter`, and for what is no sensor ("auto", "none", "shared").
+    """
     if spec in _LOCAL:
-        return OpenedMeter(_LOCAL[spec](root), "")
+        return _LOCAL[spec](root)
     kind, _, target = spec.partition(":")
     if not target or kind not in _NAMED:
         raise ConfigError(f"energy meter is {spec!r}, allowed are {', '.join(METER_FORMS)}")
-    return OpenedMeter(_NAMED[kind](root, target), "")
+    return _NAMED[kind](root, target)
 
 
 def _open_auto(root: Path) -> OpenedMeter:
     reasons = []
-    for name in _AUTO:
+    for name in AUTO_ORDER:
         try:
             meter = _LOCAL[name](root)
         except SensorError as error:
             reasons.append(f"{name}: {error}")
             continue
-        reason = _why_no_total(meter)
+        reason = why_no_total(meter)
         if not reason:
             return OpenedMeter(meter, "")
         meter.close()
@@ -137,7 +152,7 @@ def _open_auto(root: Path) -> OpenedMeter:
     return OpenedMeter(None, "no energy sensor can be read: " + "; ".join(reasons))
 
 
-def _why_no_total(meter: Meter) -> str:
+def why_no_total(meter: Meter) -> str:
     """Return why a meter cannot meter a run, "" if it can."""
     rails = meter.info.rails
     if not any(rail.in_total for rail in rails):
@@ -157,9 +172,7 @@ def _open_replay(_root: Path, target: str) -> Meter:
 def _open_calibrated(root: Path, target: str) -> Meter:
     calibration = find_calibration(target)
     calibrated.check_board(calibration, root)
-    sensor = open_meter(calibration.sensor, root).meter
-    assert sensor is not None, "calibrate refuses what is no meter"
-    return calibrated.apply(sensor, target, calibration)
+    return calibrated.apply(open_sensor(calibration.sensor, root), target, calibration)
 
 
 def _open_shelly(_root: Path, target: str) -> Meter:

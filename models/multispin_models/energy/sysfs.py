@@ -8,11 +8,13 @@ Source: Linux Documentation/filesystems/sysfs.rst, Documentation/hwmon/sysfs-int
 
 import errno
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from multispin_models.errors import SensorError
 
-__all__ = ["numbered", "read_number", "read_optional", "read_text"]
+__all__ = ["HwmonChip", "hwmon_chips", "numbered", "read_number", "read_optional", "read_text"]
 
 _TODO = {
     errno.ENOENT: "is the driver still loaded, the device still plugged in?",
@@ -22,6 +24,21 @@ _TODO = {
     errno.ENODATA: "the channel is switched off; write 1 to its in*_enable",
 }
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_ADDRESS = re.compile(r"\d+-[0-9a-f]{4}")  # "1-0040" of an I2C device
+
+
+class HwmonChip(NamedTuple):
+    """A chip of the kernel's hwmon class.
+
+    Attributes:
+        name: of the chip, as "ina3221".
+        where: its I2C address, as "1-0040", or its folder's name where it has none.
+        folder: with its values; the number in its name changes from boot to boot.
+    """
+
+    name: str
+    where: str
+    folder: Path
 
 
 def read_text(path: Path, denied: str = "give the user of this process the right to read it") -> str:
@@ -66,3 +83,25 @@ def read_optional(path: Path) -> str:
 def numbered(folder: Path, pattern: str) -> list[Path]:
     """Return the entries of a folder that match a glob pattern, hwmon2 before hwmon10; none if there is no folder."""
     return sorted(folder.glob(pattern), key=lambda path: [part.zfill(8) for part in re.split(r"(\d+)", str(path))])
+
+
+def hwmon_chips(root: Path) -> list[HwmonChip]:
+    """Return all chips, each once: the class folder and the folders of I2C drivers show the same ones.
+
+    Args:
+        root: of the file system, or of a recorded tree, which may hold one of the two.
+    """
+    chips = {chip.folder.name: chip for chip in (*_class_chips(root), *_driver_chips(root))}
+    return sorted(chips.values(), key=lambda chip: [part.zfill(8) for part in re.split(r"(\d+)", chip.where)])
+
+
+def _class_chips(root: Path) -> Iterator[HwmonChip]:
+    for folder in numbered(root / "sys/class/hwmon", "hwmon*"):
+        device = (folder / "device").resolve().name
+        yield HwmonChip(read_optional(folder / "name"), device if _ADDRESS.fullmatch(device) else folder.name, folder)
+
+
+def _driver_chips(root: Path) -> Iterator[HwmonChip]:
+    for folder in numbered(root / "sys/bus/i2c/drivers", "*/*-*/hwmon/hwmon*"):
+        device, driver = folder.parents[1].name, folder.parents[2].name
+        yield HwmonChip(read_optional(folder / "name") or driver, device, folder)

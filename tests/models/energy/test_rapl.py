@@ -120,26 +120,43 @@ def test_permission_denied_says_what_to_do(tree: Tree, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "none"])
-def test_a_range_that_cannot_be_used_is_refused_not_guessed(tree: Tree, text: str) -> None:
+def test_a_zone_whose_range_cannot_be_used_is_null_not_guessed(tree: Tree, text: str) -> None:
     (tree.path("intel-rapl:0") / "max_energy_range_uj").write_text(text)
-    with pytest.raises(SensorError, match="max_energy_range_uj"):
-        RaplMeter(tree.root)
+    meter = RaplMeter(tree.root)
+    reading = meter.read()
+    assert reading.values[0] is None
+    assert "max_energy_range_uj" in reading.reasons[0]
+    assert reading.total(meter.info.rails) is None  # a package is missing: half a socket is no socket
+    assert not found(tree.root).usable
 
 
-def test_a_missing_range_is_refused(tree: Tree) -> None:
-    (tree.path("intel-rapl:1") / "max_energy_range_uj").unlink()
-    with pytest.raises(SensorError, match="max_energy_range_uj cannot be read: No such file"):
-        RaplMeter(tree.root)
+def test_a_part_that_cannot_be_read_is_null_and_the_package_is_measured(tree: Tree) -> None:
+    (tree.path("intel-rapl:0:1") / "max_energy_range_uj").unlink()
+    meter = RaplMeter(tree.root)
+    reading = meter.read()
+    rails = [rail.name for rail in meter.info.rails]
+    assert reading.values[rails.index("package-0/dram")] is None
+    assert "max_energy_range_uj cannot be read: No such file" in reading.reasons[rails.index("package-0/dram")]
+    assert reading.total(meter.info.rails) == 2.0
 
 
-def test_a_zone_that_vanishes_fails_the_read_and_the_count_goes_on_when_it_is_back(tree: Tree) -> None:
+def test_a_zone_that_vanishes_is_null_and_the_count_goes_on_when_it_is_back(tree: Tree) -> None:
     meter = RaplMeter(tree.root, tree.clock)
     (tree.path("intel-rapl:1") / "energy_uj").unlink()
-    with pytest.raises(SensorError, match="intel-rapl:1/energy_uj cannot be read"):
-        meter.read()
+    reading = meter.read()
+    assert reading.total(meter.info.rails) is None
+    assert any("intel-rapl:1/energy_uj cannot be read" in reason for reason in reading.reasons)
     tree.now_ns = S
     tree.set("intel-rapl:1", 8_000_000)
     assert meter.read().total(meter.info.rails) == pytest.approx(1.0 + 8.0)
+
+
+def test_a_socket_that_goes_altogether_fails_the_read(tree: Tree) -> None:
+    meter = RaplMeter(tree.root, tree.clock)
+    for zone in ZONES:
+        (tree.path(zone) / "energy_uj").unlink()
+    with pytest.raises(SensorError, match="intel-rapl:0/energy_uj cannot be read: No such file"):
+        meter.read()
 
 
 def test_without_a_package_zone_there_is_no_meter(tree: Tree) -> None:
