@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from multispin_models.language_model import LanguageModel, Logits, Rows
+from multispin_models.ngram import shared_length
 from multispin_models.sampling import Sampling, choose
 
-__all__ = ["Drafter", "ModelDrafter", "shared_length"]
+__all__ = ["Drafter", "ModelDrafter"]
 
 
 class Drafter(Protocol):
@@ -95,15 +96,3 @@ class ModelDrafter:
             logits = self._model.forward([Rows(self._sequence, chunk, int(last))])[0]
             self._cached += chunk
         return logits
-
-
-def shared_length(known: Sequence[int], tokens: Sequence[int]) -> int:
-    """Return how many tokens two texts share from their beginning.
-
-    >>> shared_length([1, 2, 3], [1, 2, 9, 9])
-    2
-    """
-    limit = min(len(known), len(tokens))
-    if list(known[:limit]) == list(tokens[:limit]):  # nearly always, and much faster than token by token
-        return limit
-    return next(i for i in range(limit) if known[i] != tokens[i])

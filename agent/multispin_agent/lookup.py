@@ -6,8 +6,8 @@ stood before, and what followed there is the guess. It costs microseconds, so it
 
 from collections.abc import Callable, Sequence
 
-from multispin_agent.drafter import Drafter, shared_length
-from multispin_models.ngram import NgramIndex
+from multispin_agent.drafter import Drafter
+from multispin_models.ngram import NgramIndex, shared_length
 
 __all__ = ["LookupDrafter", "LookupFirstDrafter"]
 

@@ -12,12 +12,24 @@ The concession: only the last `MAX_NGRAM` tokens decide, so that a token costs a
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-__all__ = ["MAX_NGRAM", "MIN_NGRAM", "NgramIndex"]
+__all__ = ["MAX_NGRAM", "MIN_NGRAM", "Match", "NgramIndex", "shared_length"]
 
 MIN_NGRAM: Final = 2
 MAX_NGRAM: Final = 4
+
+
+class Match(NamedTuple):
+    """What the text says of its own continuation.
+
+    Attributes:
+        num_matched: tokens at its end that stood there before, 0 if none did.
+        token_ids: what followed them then.
+    """
+
+    num_matched: int
+    token_ids: list[int]
 
 
 class NgramIndex:
@@ -70,19 +82,35 @@ class NgramIndex:
                     self._followed[run] = position
 
     def follow(self, count: int) -> list[int]:
-        """Return `count` tokens that may follow the text, [] where its end never stood before.
+        """Return `count` tokens that may follow the text, [] where its end never stood before; as `find`."""
+        return self.find(count).token_ids
+
+    def find(self, count: int) -> Match:
+        """Return the longest run at the text's end that stood before, and `count` tokens that followed it.
 
         The longest run wins, and its last occurrence. A source that reaches the text's end goes on in the guess itself:
         a repetition under way is taken to go on.
         """
-        source = next((found for run in reversed(self._runs()) if (found := self._followed.get(run)) is not None), None)
-        if source is None:
-            return []
-        known = self._tokens[source : source + count]
-        period = len(known)
-        return [known[i % period] for i in range(count)]
+        for run in reversed(self._runs()):
+            if (source := self._followed.get(run)) is not None:
+                known = self._tokens[source : source + count]
+                period = len(known)
+                return Match(len(run), [known[i % period] for i in range(count)])
+        return Match(0, [])
 
     def _runs(self) -> list[tuple[int, ...]]:
         """Return the last tokens of the text as runs, shortest first; a short text has fewer."""
         end = len(self._tokens)
         return [tuple(self._tokens[end - n :]) for n in self._lengths if n <= end]
+
+
+def shared_length(known: Sequence[int], tokens: Sequence[int]) -> int:
+    """Return how many tokens two texts share from their beginning.
+
+    >>> shared_length([1, 2, 3], [1, 2, 9, 9])
+    2
+    """
+    limit = min(len(known), len(tokens))
+    if list(known[:limit]) == list(tokens[:limit]):  # nearly always, and much faster than token by token
+        return limit
+    return next(i for i in range(limit) if known[i] != tokens[i])

@@ -37,6 +37,7 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
         job_id: the line's `id` or `question_id`, or its number.
         prompt: text of the user's turn; the model's chat template is put around it.
         max_tokens, sampling, stop, ignore_end: as in the request.
+        task: the line's `category`, "" without one; only figures by task read it.
     """
 
     job_id: str
@@ -45,6 +46,7 @@ class Job(Struct, frozen=True, forbid_unknown_fields=True):
     sampling: Sampling
     stop: tuple[str, ...] = ()
     ignore_end: bool = False
+    task: str = ""
 
 
 class _Line(Struct, frozen=True):
@@ -61,6 +63,7 @@ class _Line(Struct, frozen=True):
     seed: int | None = None
     stop: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
     ignore_end: bool | None = None
+    category: str = ""
 
 
 def read_jobs(path: str, defaults: JobDefaults, limit: int | None = None) -> list[Job]:
@@ -104,6 +107,7 @@ def _job(text: str, where: str, number: str, defaults: JobDefaults) -> Job:
         sampling=_sampling(line, defaults.sampling, where),
         stop=line.stop,
         ignore_end=defaults.ignore_end if line.ignore_end is None else line.ignore_end,
+        task=line.category,
     )
 
 

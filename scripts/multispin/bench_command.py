@@ -3,6 +3,7 @@
     multispin bench verify --rows 1,2,5,9 --context 256 --cpu 0      T_v = c0 + c1 * rows on this machine
     multispin bench verify --engine llamacpp,onnx --draft            engines side by side, and what drafting costs
     multispin bench alone --users 1,8 --prompts FILE                 the target alone, batched; beside it a rival server
+    multispin bench lookup --prompts FILE                            drafts from the text itself, by match and task
     multispin bench overhead                                         how much of a round is not model time
 
 Figures are of this machine as it is now: what else runs on it is in them.
@@ -10,7 +11,7 @@ Figures are of this machine as it is now: what else runs on it is in them.
 
 import argparse
 
-from multispin.bench import alone_command, overhead_command, verify_command
+from multispin.bench import alone_command, lookup_command, overhead_command, verify_command
 
 __all__ = ["add_arguments", "run"]
 
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, module, summary in (
         ("verify", verify_command, "the time of one verification against rows, sequences and context"),
         ("alone", alone_command, "the target alone, batched over users, and a rival server beside it"),
+        ("lookup", lookup_command, "what drafts looked up in the text itself are worth, by match and by task"),
         ("overhead", overhead_command, "how much of a round is not model time"),
     ):
         command = commands.add_parser(

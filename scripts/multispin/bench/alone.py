@@ -18,8 +18,10 @@ from msgspec import Struct
 
 from multispin_models.errors import ConfigError
 from multispin_models.language_model import LanguageModel, Rows, prefill
+from multispin_models.lookup_alone import LookupBatch, LookupUser
+from multispin_models.sampling import Sampling
 
-__all__ = ["Alone", "HttpRival", "measure_engine", "measure_rival"]
+__all__ = ["Alone", "HttpRival", "measure_engine", "measure_lookup", "measure_rival"]
 
 PREFILL_ROWS = 128
 HTTP_TIMEOUT_S = 600.0
@@ -34,6 +36,7 @@ class Alone(Struct, frozen=True):
         decode_tokens_per_s: of all users together.
         prefill_tokens_per_s: of one prompt after the other.
         tokens: drawn.
+        tokens_per_round: of one user in one pass, 1 without drafts; null for a rival, which does not say.
     """
 
     name: str
@@ -41,6 +44,47 @@ class Alone(Struct, frozen=True):
     decode_tokens_per_s: float
     prefill_tokens_per_s: float
     tokens: int
+    tokens_per_round: float | None
+
+
+def measure_lookup(
+    name: str,
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    *,
+    num_draft_tokens: int,
+    min_ngram: int,
+) -> Alone:
+    """Return the rates of an engine that looks drafts up in each user's own text; as `measure_engine`.
+
+    A user whose text is complete leaves the pass, and the clock stops with the last of them.
+
+    Args:
+        name, model, prompts, max_tokens: as in `measure_engine`.
+        num_draft_tokens, min_ngram: as in `LookupBatch`.
+    """
+    users = [LookupUser(prompt, Sampling(), max_tokens + 1, frozenset()) for prompt in prompts]
+    batch = LookupBatch(model, users, num_draft_tokens=num_draft_tokens, min_ngram=min_ngram)
+    try:
+        started_s = time.perf_counter()
+        batch.prefill()
+        prefill_s = time.perf_counter() - started_s
+        started_s = time.perf_counter()
+        while batch.step():
+            pass
+        decode_s = time.perf_counter() - started_s
+    finally:
+        batch.close()
+    drawn = sum(len(text.token_ids) - 1 for text in batch.texts)
+    return Alone(
+        name=name,
+        users=len(prompts),
+        decode_tokens_per_s=drawn / decode_s,
+        prefill_tokens_per_s=sum(map(len, prompts)) / prefill_s,
+        tokens=drawn,
+        tokens_per_round=drawn / sum(len(text.rounds) for text in batch.texts),
+    )
 
 
 def measure_engine(name: str, model: LanguageModel, prompts: Sequence[Sequence[int]], max_tokens: int) -> Alone:
@@ -75,6 +119,7 @@ def measure_engine(name: str, model: LanguageModel, prompts: Sequence[Sequence[i
         decode_tokens_per_s=len(prompts) * max_tokens / decode_s,
         prefill_tokens_per_s=sum(map(len, prompts)) / prefill_s,
         tokens=len(prompts) * max_tokens,
+        tokens_per_round=1.0,
     )
 
 
@@ -137,4 +182,5 @@ def measure_rival(rival: HttpRival, prompts: Sequence[Sequence[int]], max_tokens
         decode_tokens_per_s=drawn / decode_s,
         prefill_tokens_per_s=sum(map(len, prompts)) / prefill_s,
         tokens=drawn,
+        tokens_per_round=None,
     )

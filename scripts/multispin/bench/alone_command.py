@@ -3,6 +3,10 @@
     multispin bench alone --engine onnx,llamacpp --users 1,8 --prompts FILE.jsonl --cpu 0
     taskset -c 0 llama-server -m target-q8_0.gguf -t 1 -np 8 -c 16384 --port 8081 &
     multispin bench alone --engine onnx --users 1,8 --prompts FILE.jsonl --cpu 0 --rival http://127.0.0.1:8081
+    multispin bench alone --draft none,lookup --num-draft-tokens 4,8 --prompts FILE.jsonl --cpu 0
+
+With --draft lookup each user's drafts are looked up in its own text and verified in the same pass: what a box without a
+draft model, or a target without agents, can do by itself. The text is the same.
 
 Prompts are held before the clock starts, every user draws the same number of tokens greedily; rounds of all subjects
 take turns, so that a drift of the machine hits all alike. Figures are medians over the rounds.
@@ -10,18 +14,22 @@ take turns, so that a drift of the machine hits all alike. Figures are medians o
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
+from itertools import product
 from statistics import median
 
 import msgspec
 
-from multispin.bench.alone import Alone, HttpRival, measure_engine, measure_rival
+from multispin.bench.alone import Alone, HttpRival, measure_engine, measure_lookup, measure_rival
 from multispin.flags import cores, machine_facts, numbers, parse_engines, positive
 from multispin.local_run import RunSettings
 from multispin.progress import counter_line, terminal_progress
 from multispin_models.engines import DEFAULT_ENGINE, ENGINES, load_side
 from multispin_models.errors import ConfigError
+from multispin_models.language_model import LanguageModel
+from multispin_models.ngram import MIN_NGRAM
 from multispin_models.prompts import JobDefaults, encode_prompt, read_jobs
 
 __all__ = ["add_arguments", "run"]
@@ -32,6 +40,13 @@ Measure = Callable[[list[list[int]]], Alone]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `multispin bench alone`."""
     parser.add_argument("--engine", default=DEFAULT_ENGINE, metavar="LIST", help="ENGINE or ENGINE:RECIPE, ...")
+    parser.add_argument("--draft", type=_drafts, default=["none"], metavar="LIST", help="none (default), lookup")
+    parser.add_argument(
+        "--num-draft-tokens", type=numbers, default=[4], metavar="LIST", help="looked up a pass (default 4)"
+    )
+    parser.add_argument(
+        "--lookup-min-ngram", type=numbers, default=[MIN_NGRAM], metavar="LIST", help="shortest match (default 2)"
+    )
     parser.add_argument("--pair", default=RunSettings().pair, help="default %(default)s")
     parser.add_argument("--prompts", required=True, metavar="FILE", help="the first prompts of it, one a user")
     parser.add_argument("--users", type=numbers, default=[1, 8], metavar="LIST", help="default 1,8")
@@ -66,10 +81,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(msgspec.json.encode({"results": results, "repeat": args.repeat, **facts}).decode())
         return 0
-    print(f"{'subject':34} {'users':>5} {'decode tok/s':>13} {'prefill tok/s':>14}")
+    print(f"{'subject':46} {'users':>5} {'decode tok/s':>13} {'prefill tok/s':>14} {'tok/round':>10}")
     for result in sorted(results, key=lambda result: (result.users, result.name)):
         decode, first = result.decode_tokens_per_s, result.prefill_tokens_per_s
-        print(f"{result.name:34} {result.users:5} {decode:13.1f} {first:14.1f}")
+        length = "-" if result.tokens_per_round is None else f"{result.tokens_per_round:.2f}"
+        print(f"{result.name:46} {result.users:5} {decode:13.1f} {first:14.1f} {length:>10}")
     print(f"medians of {args.repeat} rounds; cores {facts['cpus']}, load before {facts['load_average_1min']:.2f}")
     return 0
 
@@ -91,15 +107,34 @@ def _subjects(args: argparse.Namespace, loaded: ExitStack, texts: list[str]) -> 
         )
         loaded.callback(target.model.close)
         prompts = [encode_prompt(target.tokenizer, text) for text in texts]
-        measures.append(
-            lambda chosen, engine=engine, model=target.model: measure_engine(  # type: ignore[misc]
-                f"{engine} ({model.info.recipe})", model, chosen, args.max_tokens
-            )
-        )
+        measures += _arms(args, f"{engine} ({target.model.info.recipe})", target.model)
     if args.rival is not None:
         rival = HttpRival(args.rival)
         measures.append(lambda chosen: measure_rival(rival, chosen, args.max_tokens))
     return measures, prompts
+
+
+def _arms(args: argparse.Namespace, name: str, model: LanguageModel) -> Iterator[Measure]:
+    """Yield how one engine is measured, without drafts and with each kind of lookup, as asked."""
+    if "none" in args.draft:
+        yield lambda chosen: measure_engine(name, model, chosen, args.max_tokens)
+    if "lookup" in args.draft:
+        for length, ngram in product(args.num_draft_tokens, args.lookup_min_ngram):
+            yield partial(
+                measure_lookup,
+                f"{name} lookup L={length} n>={ngram}",
+                model,
+                max_tokens=args.max_tokens,
+                num_draft_tokens=length,
+                min_ngram=ngram,
+            )
+
+
+def _drafts(text: str) -> list[str]:
+    found = text.split(",")
+    if len(set(found)) < len(found) or not {"none", "lookup"}.issuperset(found):
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed are none, lookup, or both as none,lookup")
+    return found
 
 
 def _median(rounds: list[Alone]) -> Alone:
