@@ -1,11 +1,15 @@
 """`multispin bench`: the arithmetic on hand-worked numbers, the measuring on a toy model, the commands in processes."""
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import msgspec
 import pytest
 from tests.toy_model import ToyModel
 
+from multispin.bench.alone import HttpRival, measure_rival
 from multispin.bench.null_model import N_VOCAB, NullModel, PassTime
 from multispin.bench.overhead import RoundTimes, round_times, summarize_overhead, together
 from multispin.bench.percentile import percentile_90
@@ -350,3 +354,46 @@ def test_a_verification_of_the_default_target_is_measured(run_multispin: Any) ->
     assert all(isinstance(model["exact"], bool) for model in result["models"])
     [best] = result["best"]
     assert (best["engine"], best["sequences"], best["rule"]) == ("llamacpp", 1, result["rule"])
+
+
+# -- the rival by HTTP ------------------------------------------------------------------------------------------------
+
+
+class _SlotServer(BaseHTTPRequestHandler):
+    """llama.cpp's /completion as far as the bench asks: a prompt that its slot holds is not computed where allowed."""
+
+    held: dict[int, list[int]]
+    computed: list[int]
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        slot, prompt = asked["id_slot"], asked["prompt"]
+        reused = asked["cache_prompt"] and self.held.get(slot) == prompt
+        self.computed.append(1 if reused else len(prompt))
+        self.held[slot] = prompt
+        answer = json.dumps({"tokens_predicted": asked["n_predict"]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name it has in the base class
+        pass
+
+
+def test_a_rivals_prompts_are_computed_in_every_round_but_not_while_it_decodes() -> None:
+    handler = type("Handler", (_SlotServer,), {"held": {}, "computed": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            rival = HttpRival(f"http://127.0.0.1:{server.server_address[1]}")
+            for _ in range(2):
+                handler.computed.clear()
+                figures = measure_rival(rival, [[1, 2, 3, 4], [5, 6, 7]], 16)
+                assert handler.computed[:2] == [4, 3]  # prefill
+                assert handler.computed[2:] == [1, 1]  # decode
+                assert (figures.users, figures.tokens) == (2, 32)
+        finally:
+            server.shutdown()
+            thread.join()

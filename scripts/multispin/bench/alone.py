@@ -164,7 +164,7 @@ def measure_rival(rival: HttpRival, prompts: Sequence[Sequence[int]], max_tokens
     """Return the rates of a server with one slot a prompt; as `measure_engine`, HTTP included."""
     started_s = time.perf_counter()
     for slot, prompt in enumerate(prompts):
-        rival.complete(prompt, 0, slot=slot, held=True)
+        rival.complete(prompt, 0, slot=slot, held=False)  # what a slot holds of an earlier round must not count
     prefill_s = time.perf_counter() - started_s
     with ThreadPoolExecutor(max_workers=len(prompts)) as users:
         started_s = time.perf_counter()
