@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from multispin import export_command
+from multispin import distill_command, export_command
 from multispin.progress import terminal_progress
 from multispin_models.cache import Progress, cache_directory, file_sha256, recorded_sha256_path, silent
 from multispin_models.engines import DEFAULT_ENGINE, ENGINES, Side, expected_export, onnx_recipe, prepare_side
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fetch = commands.add_parser("fetch", help="bring a pair into the cache and re-encode it as its manifest says")
     check = commands.add_parser("check", help="compare the files of a pair with their sha256, and their vocabularies")
     export_command.add_arguments(commands.add_parser("export", help="make an ONNX model from a GGUF file"))
+    distill_command.add_arguments(commands.add_parser("distill", help="train a small draft on text of its target"))
     for command in (fetch, check):
         command.add_argument(
             "pair",
@@ -70,7 +71,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         MultispinError: a pair is not valid, or cannot be brought.
     """
-    commands = {"list": _list, "fetch": _fetch, "check": _check, "export": export_command.run}
+    commands = {
+        "list": _list,
+        "fetch": _fetch,
+        "check": _check,
+        "export": export_command.run,
+        "distill": distill_command.run,
+    }
     return commands[args.models_command](args)
 
 

@@ -1,0 +1,87 @@
+"""How far a student's next-token distribution is from the target's, where only the target's likeliest tokens are known.
+
+The head is the target's own, restricted to the ids that matter (`frequent_ids`). Of the target p the likeliest ids are
+known, their rest p_rest is one bucket. The loss of a row is the Kullback-Leibler divergence between the two
+distributions over these ids and the bucket, so nothing is said about the order within the rest:
+
+    sum over known v of p_v log(p_v / q_v)  +  p_rest log(p_rest / q_rest)
+
+Derivative by the logits:  q_v - p_v  for known ids,  q_v (1 - p_rest / q_rest)  for all others.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from multispin_models.distillation.corpus import Conversation
+from multispin_models.onnx.weights import Array
+
+__all__ = ["Graded", "frequent_ids", "grade"]
+
+_LEAST = np.float32(1e-9)
+
+
+class Graded(NamedTuple):
+    """What a batch of rows was worth.
+
+    Attributes:
+        loss: summed over the rows, nats.
+        same: [S] whether the student's first choice is the target's.
+        gradient: [S, hidden] of the loss by the states; empty where it was not asked for.
+    """
+
+    loss: float
+    same: npt.NDArray[np.bool_]
+    gradient: Array
+
+
+def frequent_ids(conversations: Sequence[Conversation], size: int, n_vocab: int) -> npt.NDArray[np.int32]:
+    """Return the ids that the target gives the most probability in all, in ascending order; at most `size`."""
+    mass = np.zeros(n_vocab)
+    for conversation in conversations:
+        weights = np.exp(conversation.top_log_probabilities.astype(np.float32))
+        np.add.at(mass, conversation.top_ids.ravel(), weights.ravel())
+    return np.sort(np.argsort(-mass, kind="stable")[: min(size, int(np.count_nonzero(mass)))]).astype(np.int32)
+
+
+def grade(
+    states: Array,
+    head: Array,
+    places: npt.NDArray[np.int32],
+    top_ids: npt.NDArray[np.uint32],
+    top_log_probabilities: npt.NDArray[np.float16],
+    *,
+    with_gradient: bool = True,
+) -> Graded:
+    """Return loss, agreement and gradient of some rows.
+
+    Args:
+        states: [S, hidden] that the head multiplies.
+        head: [N, hidden] the frequent ids' rows of the target's head.
+        places: [n_vocab] of an id in the head, -1 where it is not.
+        top_ids, top_log_probabilities: [S, top] of the target, likeliest first.
+        with_gradient: also give the gradient.
+    """
+    known = places[top_ids]  # [S, top]
+    inside = known >= 0
+    p = np.exp(top_log_probabilities.astype(np.float32)) * inside
+    # What lies outside of the head, known or not, stays in the bucket: the student cannot say it.
+    rest = np.maximum(1.0 - p.sum(axis=1, keepdims=True), _LEAST)
+    logits: Array = states @ head.T  # [S, N]
+    same = (logits.argmax(axis=1) == known[:, 0]) & inside[:, 0]
+    logits -= logits.max(axis=1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=1, keepdims=True)
+    q_known = np.take_along_axis(logits, np.where(inside, known, 0), axis=1) * inside
+    q_rest = np.maximum(1.0 - q_known.sum(axis=1, keepdims=True), _LEAST)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(p > 0, p * np.log(p / np.maximum(q_known, _LEAST)), 0.0)
+    loss = float(terms.sum() + (rest * np.log(rest / q_rest)).sum())
+    if not with_gradient:
+        return Graded(loss, same, np.empty((0, states.shape[1]), np.float32))
+    logits *= np.maximum(1.0 - rest / q_rest, np.float32(-1e3))
+    rows = np.broadcast_to(np.arange(len(states))[:, None], known.shape)[inside]
+    logits[rows, known[inside]] = (q_known - p)[inside]
+    return Graded(loss, same, logits @ head)

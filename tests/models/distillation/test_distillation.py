@@ -1,0 +1,224 @@
+"""From a target to a draft: its text is a function of seed and number, training goes on where it stopped, files fit."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gguf")
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+from multispin_models.cache import file_sha256
+from multispin_models.distillation.batches import Batches, batch_of
+from multispin_models.distillation.corpus import Conversation, CorpusSettings, open_corpus, read_corpus, write_shard
+from multispin_models.distillation.draft_file import assemble_draft, frequent_ids_of, read_trained, write_layers_file
+from multispin_models.distillation.loss import frequent_ids
+from multispin_models.distillation.network import student_of
+from multispin_models.distillation.openings import draw_opening
+from multispin_models.distillation.target_text import generate_corpus, top_of
+from multispin_models.distillation.training import Progress, Trainer, TrainingSettings
+from multispin_models.errors import ConfigError, ModelError
+from multispin_models.gguf_tokenizer import load_gguf_tokenizer
+from multispin_models.onnx.engine import load_onnx
+from multispin_models.onnx.export import export_onnx
+from multispin_models.onnx.weights import read_network
+
+SETTINGS = CorpusSettings("f", "float32", "v", seed=5, max_answer_tokens=12, top=8)
+TRAINING = TrainingSettings((0,), steps=12, batch_tokens=200, peak_rate=3e-3, warmup_steps=2, head_size=200, seed=1)
+
+
+@pytest.fixture(scope="module")
+def target(tiny_gguf: Callable[[str], Path]) -> Path:
+    return tiny_gguf("llama")
+
+
+@pytest.fixture(scope="module")
+def write_text(target: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Conversation]]:
+    exported = tmp_path_factory.mktemp("exported") / "float32"
+    export_onnx(target, exported, "float32")
+
+    def write(folder: Path, count: int, side_by_side: int, prompts: tuple[str, ...] = ()) -> list[Conversation]:
+        model = load_onnx(exported, n_ctx=250, max_sequences=side_by_side, max_rows=32, num_threads=1, cache="float32")
+        try:
+            generate_corpus(model, load_gguf_tokenizer(target), folder, SETTINGS, count, lambda *_: None, prompts)
+        finally:
+            model.close()
+        return sorted((c for _, part in read_corpus(folder) for c in part), key=lambda c: c.number)
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def corpus(write_text: Callable[..., list[Conversation]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    write_text(folder, 9, 4)
+    return folder
+
+
+def test_a_conversation_is_the_same_whatever_is_written_beside_it(
+    write_text: Callable[..., list[Conversation]], corpus: Path, tmp_path: Path
+) -> None:
+    write_text(tmp_path, 4, 2)  # stopped after four, then gone on with, in other company
+    again = write_text(tmp_path, 9, 3)
+    before = sorted((c for _, part in read_corpus(corpus) for c in part), key=lambda c: c.number)
+    assert [c.number for c in again] == list(range(9))
+    for one, other in zip(before, again, strict=True):
+        np.testing.assert_array_equal(one.tokens, other.tokens)
+        assert (one.task, one.temperature, one.answer_start) == (other.task, other.temperature, other.answer_start)
+
+
+def test_likeliest_tokens_stand_for_every_position_behind_the_template(corpus: Path) -> None:
+    for _, conversations in read_corpus(corpus):
+        for c in conversations:
+            assert len(c.top_ids) == len(c.tokens) - c.first_scored
+            assert c.first_scored < c.answer_start < len(c.tokens)
+            if c.temperature == 0.0:
+                answer = c.tokens[c.answer_start :]
+                np.testing.assert_array_equal(answer, c.top_ids[c.answer_start - c.first_scored :, 0])
+
+
+def test_the_users_prompts_are_answered_as_they_stand(
+    write_text: Callable[..., list[Conversation]], target: Path, tmp_path: Path
+) -> None:
+    tokenizer = load_gguf_tokenizer(target)
+    for c in write_text(tmp_path, 2, 2, ("cat the cat",)):
+        asked = b"".join(tokenizer.token_bytes(int(t)) for t in c.tokens[c.first_scored : c.answer_start])
+        assert asked.decode().replace("\u2581", " ").split()[:3] == ["cat", "the", "cat"]
+
+
+def test_a_corpus_of_other_settings_is_refused(corpus: Path) -> None:
+    with pytest.raises(ModelError, match="another seed"):
+        open_corpus(corpus, CorpusSettings("f", "float32", "v", seed=6, max_answer_tokens=12, top=8))
+
+
+def test_a_shard_that_is_cut_short_is_named(corpus: Path, tmp_path: Path) -> None:
+    for file in corpus.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shard = tmp_path / "text-000000.npz"
+    shard.write_bytes(shard.read_bytes()[:-400])
+    with pytest.raises(ModelError, match=r"text-000000\.npz cannot be read"):
+        list(read_corpus(tmp_path))
+
+
+def test_openings_are_a_function_of_the_seed_and_cover_all_tasks() -> None:
+    drawn = [draw_opening(random.Random(f"1/{n}")) for n in range(400)]
+    assert drawn == [draw_opening(random.Random(f"1/{n}")) for n in range(400)]
+    counts = Counter(opening.task for opening in drawn)
+    assert set(counts) >= {"self", "topic", "summary", "rewriting", "retrieval", "mathematics", "translation", "code"}
+    assert len({opening.text for opening in drawn}) > 150
+
+
+def test_the_likeliest_tokens_are_sorted_log_probabilities() -> None:
+    logits = np.log(np.array([0.1, 0.5, 0.25, 0.15], np.float32))
+    ids, values = top_of(logits, 3)
+    assert ids.tolist() == [1, 2, 3]
+    np.testing.assert_allclose(np.exp(values.astype(np.float32)), [0.5, 0.25, 0.15], atol=1e-3)
+
+
+def test_a_row_chooses_the_token_behind_it() -> None:
+    c = Conversation(
+        1, "t", 0.0, np.array([7, 8, 9, 4, 5], np.int32), 2, 4,
+        np.array([[9, 1], [4, 1], [5, 1]], np.uint32), np.zeros((3, 2), np.float16),
+    )  # fmt: skip
+    batch = batch_of([c, c])
+    assert [sequence.tolist() for sequence in batch.sequences] == [[7, 8, 9, 4]] * 2
+    assert batch.rows.tolist() == [1, 2, 3, 5, 6, 7]
+    assert batch.in_answer.tolist() == [False, False, True] * 2
+    assert frequent_ids([c], 2, 10).tolist() == [1, 4]  # 1 has mass 3, then the lowest of equals
+
+
+def trainer(target: Path, corpus: Path, checkpoint: Path, **changed: int) -> Trainer:
+    network = read_network(target)
+    settings = TrainingSettings(**{**{f: getattr(TRAINING, f) for f in TRAINING.__struct_fields__}, **changed})
+    student = student_of(network, settings.layers, 250)
+    return Trainer(student, network.head, Batches(corpus, settings.seed, settings.batch_tokens), settings, checkpoint)
+
+
+def test_training_lowers_the_loss_and_a_checkpoint_goes_on_exactly(target: Path, corpus: Path, tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    whole = trainer(target, corpus, tmp_path / "whole.npz")
+    whole.run(reports.append, report_every=3, save_every_s=1e9)
+    assert [report.step for report in reports] == [3, 6, 9, 12]
+    assert reports[-1].loss < 0.9 * reports[0].loss
+    again = trainer(target, corpus, tmp_path / "whole.npz", steps=14)
+    np.testing.assert_array_equal(again.student.vector, whole.student.vector)
+    assert (again.step, again.tokens) == (12, whole.tokens)
+    again.run(reports.append, report_every=1, save_every_s=0.0)
+    assert [report.step for report in reports[4:]] == [13, 14]
+    with pytest.raises(ConfigError, match=r"is of layers \[0\], asked for are \[1\]"):
+        trainer(target, corpus, tmp_path / "whole.npz", layers=(1,))
+
+
+def test_held_out_text_is_not_trained_on(target: Path, corpus: Path) -> None:
+    batches = Batches(corpus, 1, 100)
+    assert [c.number for c in batches.held_out] == [0]
+    assert sorted(c.number for c in batches.training) == list(range(1, 9))
+
+
+def test_a_corpus_that_grows_is_taken_in(corpus: Path, tmp_path: Path) -> None:
+    for file in corpus.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    batches = Batches(tmp_path, 1, 100)
+    write_shard(tmp_path, [batches.training[0]._replace(number=99)])
+    batches.reread()
+    assert 99 in {c.number for c in batches.training}
+
+
+def write_draft(target: Path, folder: Path, tensor_type: str = "F32") -> Path:
+    student = student_of(read_network(target), (1,), 64)
+    student.weights[0]["down"] *= 2.0
+    layers_file = folder / "draft.layers.gguf"
+    write_layers_file(
+        layers_file, student.architecture, student.weights, target_sha256=file_sha256(target), layers=(1,),
+        frequent_ids=[3, 5, 8], recipe=json.dumps({"seed": 1}), name="tiny draft", tensor_type=tensor_type,
+    )  # fmt: skip
+    return layers_file
+
+
+def test_a_draft_is_put_together_from_its_layers_and_the_target(target: Path, tmp_path: Path) -> None:
+    layers_file = write_draft(target, tmp_path)
+    draft = tmp_path / "draft.gguf"
+    assemble_draft(target, layers_file, draft)
+    found, source = read_network(draft), read_network(target)
+    assert found.architecture.num_layers == 1
+    np.testing.assert_array_equal(found.embedding, source.embedding)
+    np.testing.assert_array_equal(found.layers[0].qkv, source.layers[1].qkv)
+    np.testing.assert_array_equal(found.layers[0].down, source.layers[1].down * 2)
+    assert load_gguf_tokenizer(draft).vocabulary_hash == load_gguf_tokenizer(target).vocabulary_hash
+    assert frequent_ids_of(draft) == (3, 5, 8)
+    assert read_trained(layers_file).layers == (1,)
+
+
+def test_a_draft_is_served_by_llama_cpp_as_by_onnx(target: Path, tmp_path: Path) -> None:
+    llamacpp = pytest.importorskip("multispin_models.llamacpp")
+    from multispin_models.language_model import Rows  # noqa: PLC0415
+
+    draft = tmp_path / "draft.gguf"
+    assemble_draft(target, write_draft(target, tmp_path), draft)
+    export_onnx(draft, tmp_path / "onnx", "float32")
+    sizes = {"n_ctx": 64, "max_sequences": 1, "max_rows": 16, "num_threads": 1}
+    logits = []
+    for model in (llamacpp.load_llamacpp(draft, **sizes), load_onnx(tmp_path / "onnx", **sizes, cache="float32")):
+        logits.append(model.forward([Rows(model.open_sequence(), [1, 40, 50, 60], 4)])[0].copy())
+        model.close()
+    np.testing.assert_allclose(logits[0], logits[1], atol=0.05)
+
+
+def test_layers_of_another_target_or_cut_short_are_refused(target: Path, tmp_path: Path) -> None:
+    layers_file = write_draft(target, tmp_path)
+    with pytest.raises(ModelError, match="belongs to a target with sha256"):
+        assemble_draft(layers_file, layers_file, tmp_path / "no.gguf")
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(layers_file.read_bytes()[:-3000])
+    with pytest.raises(ModelError, match=r"cut\.gguf is cut short"):
+        assemble_draft(target, cut, tmp_path / "no.gguf")
+    with pytest.raises(ModelError, match=r"multispin\.draft\.format is None"):
+        assemble_draft(target, target, tmp_path / "no.gguf")
+    assert not (tmp_path / "no.gguf").exists()
+    with pytest.raises(ConfigError, match="is 'Q3', allowed are F32"):
+        write_draft(target, tmp_path, "Q3")
