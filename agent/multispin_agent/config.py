@@ -36,7 +36,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         retry_max_s: longest wait between two askings.
         deadline_s: a request without any answer for so long ends with an error.
         security: CURVE keys.
-        meter: energy meter: "auto", "none", "rapl", "replay:FILE".
+        meter: energy meter: "auto", "none", "shared", "jetson", "pmic", "rapl", "nvml", "battery", "hwmon",
+            "hwmon-energy", "fnirsi", "hwmon:CHIP,covers=WHAT", "hwmon-energy:CHIP,covers=WHAT",
+            "shelly:HOST[,counter]", "tasmota:HOST[,counter]", "serial:PORT[,baud=N][,covers=WHAT]",
+            "modelled:BUSY_W,IDLE_W", "calibrated:NAME", "replay:FILE", "replay:FILE,loop"; each is described by
+            models/docs/meters.md.
         http_listen: HOST:PORT where users are served over HTTP; null serves a file. Off loopback keys are needed.
         http_keys_file: bearer keys, one a line, mode 0600; null lets in everybody.
         http: bounds of the HTTP interface.

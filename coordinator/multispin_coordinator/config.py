@@ -63,7 +63,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         threads: of a forward pass.
         limits: see there.
         security: CURVE keys.
-        meter: energy meter: "auto", "none", "rapl", "replay:FILE".
+        meter: energy meter: "auto", "none", "shared", "jetson", "pmic", "rapl", "nvml", "battery", "hwmon",
+            "hwmon-energy", "fnirsi", "hwmon:CHIP,covers=WHAT", "hwmon-energy:CHIP,covers=WHAT",
+            "shelly:HOST[,counter]", "tasmota:HOST[,counter]", "serial:PORT[,baud=N][,covers=WHAT]",
+            "modelled:BUSY_W,IDLE_W", "calibrated:NAME", "replay:FILE", "replay:FILE,loop"; each is described by
+            models/docs/meters.md.
         require_exact: refuse to start when the probe finds that the engine is not exact.
     """
 

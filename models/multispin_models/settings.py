@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from multispin_models.energy.sensors import METER_FORMS
 from multispin_models.errors import ConfigError
 from multispin_models.process import exit_with_parent
 
@@ -23,7 +24,7 @@ def add_setting_flags(parser: argparse.ArgumentParser, engines: tuple[str, ...])
     parser.add_argument("--pair", metavar="PAIR", help="packaged pair, or path of a pair manifest (.toml)")
     parser.add_argument("--engine", metavar="ENGINE[:RECIPE]", help=f"what computes the model: {', '.join(engines)}")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of a forward pass")
-    parser.add_argument("--meter", metavar="METER", help="energy meter: auto, none, rapl, replay:FILE")
+    parser.add_argument("--meter", metavar="METER", help=f"energy meter: {', '.join(METER_FORMS)}")
     parser.add_argument(
         "--exit-with-parent", type=int, metavar="PID", help="end when that process, which started this one, dies"
     )

@@ -27,6 +27,7 @@ COMMANDS = (
     Command("coordinator", "multispin_coordinator.daemon", "run a coordinator: verify the drafts of all its agents"),
     Command("models", "multispin.models_command", "list and fetch models, check a draft/target pair"),
     Command("plan", "multispin.plan_command", "solve a scenario: draft lengths and shares of the channel, by policy"),
+    Command("meter", "multispin.meter_command", "list, read, watch and calibrate this machine's energy sensors"),
     Command("bench", "multispin.bench_command", "measure a verification, or the overhead of a round"),
     Command("doctor", "multispin.doctor", "say what is installed, what works, and what to do about what does not"),
 )

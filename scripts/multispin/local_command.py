@@ -21,6 +21,7 @@ from multispin.progress import counter_line, terminal_progress
 from multispin.report import print_table
 from multispin_models.clock import wall_time
 from multispin_models.energy import Sampler, open_meter
+from multispin_models.energy.sensors import METER_FORMS
 from multispin_models.engines import load_side, prepare_side
 from multispin_models.errors import ConfigError
 from multispin_models.prompts import Job, add_job_flags, encode_prompt, job_defaults, read_jobs
@@ -68,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--coordinator-cpus", type=cores, metavar="LIST", help="pin the coordinator to cores, as 0,1")
     parser.add_argument("--agent-cpus", type=cores, metavar="LIST", help="pin the agents to cores")
     parser.add_argument(
-        "--meter", default="auto", help="energy meter of the whole machine: auto, none, rapl, replay:FILE"
+        "--meter", default="auto", metavar="METER", help=f"energy meter of the whole machine: {', '.join(METER_FORMS)}"
     )
     parser.add_argument("--check-text", action="store_true", help="compare every text with the target's own")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")

@@ -28,12 +28,19 @@ from multispin_models.energy.window import Window
 from multispin_models.errors import ConfigError, SensorError
 
 __all__ = [
-    "Calibration", "Fit", "board_name", "find_calibration", "fit_line", "paired_watts", "save_calibration",
-    "student_t_975",
+    "Calibration", "Fit", "PairedWatts", "board_name", "check_name", "find_calibration", "fit_line", "paired_watts",
+    "save_calibration", "student_t_975",
 ]  # fmt: skip
 
 _LEAST_POINTS: Final = 10
 _SYSTEM_FOLDER: Final = Path("/etc/multispin/calibrations")
+
+
+class PairedWatts(NamedTuple):
+    """Mean watts of one window by both meters."""
+
+    sensor_w: float
+    reference_w: float
 
 
 class Fit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,6 +80,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         fitted_at: UTC wall time, ISO 8601.
         window_s: length of a window.
         fit: the line.
+        points: mean watts of each window, sensor and reference, so that the fit can be checked.
     """
 
     board: str
@@ -83,13 +91,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fitted_at: str
     window_s: float
     fit: Fit
-
-
-class PairedWatts(NamedTuple):
-    """Mean watts of one window by both meters."""
-
-    sensor_w: float
-    reference_w: float
+    points: tuple[PairedWatts, ...] = ()
 
 
 def paired_watts(
@@ -190,7 +192,7 @@ def find_calibration(name: str) -> Calibration:
     Raises:
         ConfigError: there is none, or its file is damaged.
     """
-    paths = [Path(name)] if name.endswith(".json") else [folder / f"{_plain(name)}.json" for folder in _folders()]
+    paths = [Path(name)] if name.endswith(".json") else [folder / f"{check_name(name)}.json" for folder in _folders()]
     for path in paths:
         try:
             return msgspec.json.decode(path.read_bytes(), type=Calibration)
@@ -210,7 +212,7 @@ def save_calibration(name: str, calibration: Calibration) -> Path:
     Raises:
         ConfigError: the name is no plain word, or the folder cannot be written.
     """
-    path = _folders()[0] / f"{_plain(name)}.json"
+    path = _folders()[0] / f"{check_name(name)}.json"
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -221,7 +223,12 @@ def save_calibration(name: str, calibration: Calibration) -> Path:
     return path
 
 
-def _plain(name: str) -> str:
+def check_name(name: str) -> str:
+    """Return a name under which a calibration can be kept.
+
+    Raises:
+        ConfigError: it is no plain word.
+    """
     if not name or not all(character.isalnum() or character in "-_." for character in name) or name[0] == ".":
         raise ConfigError(f"the name of a calibration is {name!r}, allowed are letters, digits, '-', '_' and '.'")
     return name

@@ -98,7 +98,7 @@ def open_first(root: Path) -> RailMeter:
         if model:
             return _open(root / "dev" / folder.name, model)
     names = ", ".join(model.name for model in _MODELS.values())
-    raise SensorAbsent(f"{root}/sys/class/hidraw has none of {names}; plug its data port into this machine")
+    raise SensorAbsent(f"{root / 'sys/class/hidraw'} has none of {names}; plug its data port into this machine")
 
 
 def _open(path: Path, model: _Model) -> RailMeter:

@@ -67,7 +67,9 @@ def open_chips(root: Path, quantity: Quantity, target: str = "", covers: Covers 
     ]
     if not chips:
         named = f" {target}" if target else ""
-        raise SensorAbsent(f"{root}/sys/class/hwmon has no chip{named} that gives {quantity}; is its driver loaded?")
+        raise SensorAbsent(
+            f"{root / 'sys/class/hwmon'} has no chip{named} that gives {quantity}; is its driver loaded?"
+        )
     values = {
         f"{chip.name} {chip.where} {name}": ask for chip in chips for name, ask in _values(chip, quantity).items()
     }
