@@ -28,6 +28,7 @@ COMMANDS = (
     Command("models", "multispin.models_command", "list and fetch models, check a draft/target pair"),
     Command("plan", "multispin.plan_command", "solve a scenario: draft lengths and shares of the channel, by policy"),
     Command("meter", "multispin.meter_command", "list, read, watch and calibrate this machine's energy sensors"),
+    Command("simulate", "multispin.simulate_command", "simulate agents, links and a coordinator, sound or failing"),
     Command("bench", "multispin.bench_command", "measure a verification, or the overhead of a round"),
     Command("doctor", "multispin.doctor", "say what is installed, what works, and what to do about what does not"),
 )
