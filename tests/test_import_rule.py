@@ -33,7 +33,13 @@ HEAVY = {
     "llama_cpp": {"multispin_models.llamacpp"},
     "onnx": {"multispin_models.onnx"},
     "onnxruntime": {"multispin_models.onnx"},
-    "starlette": {"multispin_models.api.app", "multispin_models.api.server"},
+    "starlette": {
+        "multispin_models.api.app",
+        "multispin_models.api.bodies",
+        "multispin_models.api.completions",
+        "multispin_models.api.guard",
+        "multispin_models.api.server",
+    },
     "tokenizers": {
         "multispin_models.gguf_merging",
         "multispin_models.gguf_pretokenizers",

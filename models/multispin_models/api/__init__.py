@@ -13,9 +13,13 @@ Read in this order:
     slots.py        how many are served, how many may wait
     keys.py         bearer keys
     openapi.py      the description at /openapi.json
+    bodies.py       bodies read within bounds; answers and refusals as HTTP
+    generations.py  the texts under way, and the thread that tokenizes
+    completions.py  the two text endpoints: whole or streamed, until the client leaves
+    guard.py        who is let in
     app.py          the routes
     connection.py   time-outs of a connection
     server.py       the HTTP server in the event loop of its daemon
 
-Nothing here imports Starlette or uvicorn but the last three.
+Starlette and uvicorn are imported from bodies.py on, where HTTP begins.
 """

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -267,6 +268,30 @@ def test_stopping_ends_what_is_under_way_with_an_error_that_says_so() -> None:
         assert (await asyncio.wait_for(whole.read(), 10)).startswith(b"HTTP/1.1 503")
 
     play(part)
+
+
+def test_a_prompt_that_waits_to_be_tokenized_when_the_server_stops_is_refused_as_the_others_are() -> None:
+    tokenizing, go_on = threading.Event(), threading.Event()
+
+    def encode(*_: Any, **__: Any) -> list[int]:
+        tokenizing.set()
+        assert go_on.wait(10)
+        return [1]
+
+    async def part(loopback: Loopback) -> None:
+        loopback.service.tokenizer.encode = encode  # type: ignore[method-assign]
+        for _ in range(2):
+            await loopback.send("POST", "/tokenize", {"content": "a"})
+        await until(tokenizing.is_set, "one is being tokenized")
+        waits, _ = await loopback.send("POST", "/v1/completions", {**PROMPT, "prompt": "a"})
+        await until(lambda: loopback.api.num_present == 3, "two wait for that")
+        await loopback.api.stop()
+        go_on.set()
+        answer = await asyncio.wait_for(waits.read(), 10)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b'"code":"stopping"' in answer
+
+    play(part, HttpSettings(stop_grace_s=0.0, max_waiting=4))
 
 
 def test_a_prompt_beyond_the_bounds_is_refused_before_the_coordinator_hears_of_it() -> None:
