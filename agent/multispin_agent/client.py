@@ -23,6 +23,7 @@ from multispin_models.messages import (
     Hello,
     Ping,
     Pong,
+    RecordsAck,
     Refused,
     Verdict,
     Welcome,
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 HELLO_RETRY_S = 1.0
 PINGS_MISSED = 3  # without an answer, before the coordinator counts as gone
+RECORD_CODES = frozenset({"records_not_kept", "records_schema", "bad_record"})
 FATAL_CODES = frozenset({"protocol_version", "vocabulary_mismatch", "bad_agent_id"})
 
 
@@ -100,6 +102,7 @@ class Client:
         self.counters: Counter[str] = Counter()
         self.welcome: Welcome | None = None
         self.now_ns = now_ns
+        self.on_records: Callable[[RecordsAck | Refused], None] | None = None  # what uploads records hears
         self._config = config
         self._draft = draft
         self._instance_id = f"{secrets.randbits(64):016x}"
@@ -133,6 +136,11 @@ class Client:
         if silent_s > PINGS_MISSED * self.welcome.ping_interval_s:
             return f"coordinator {self._config.coordinator} has been silent for {silent_s:.0f} s"
         return ""
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether a request is open."""
+        return bool(self._inboxes)
 
     def subscribe(self, request_id: int) -> asyncio.Queue[Event]:
         """Return the queue into which the answers to a request go."""
@@ -198,6 +206,10 @@ class Client:
             case Pong():
                 if self.welcome is not None and message.epoch != self.welcome.epoch:
                     self._say_hello()
+            case RecordsAck():
+                self._on_records_answer(message)
+            case Refused(code=code) if code in RECORD_CODES:
+                self._on_records_answer(message)
             case Refused(request_id=0) | Refused(code="hello_required"):
                 self._on_refused(message)
             case Verdict() | Refused():
@@ -206,6 +218,12 @@ class Client:
                     self.counters["ignored_unknown_request"] += 1
                 else:
                     inbox.put_nowait(Answer(message, received_ns, len(frame)))
+
+    def _on_records_answer(self, answer: RecordsAck | Refused) -> None:
+        if self.on_records is None:
+            self.counters["ignored_records_answer"] += 1
+        else:
+            self.on_records(answer)
 
     def _on_welcome(self, welcome: Welcome) -> None:
         forgotten = self.welcome is not None and not self._welcomed.is_set()

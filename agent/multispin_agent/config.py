@@ -41,6 +41,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             "shelly:HOST[,counter]", "tasmota:HOST[,counter]", "serial:PORT[,baud=N][,covers=WHAT]",
             "modelled:BUSY_W,IDLE_W", "calibrated:NAME", "replay:FILE", "replay:FILE,loop"; each is described by
             models/docs/meters.md.
+        spool: SQLite file that keeps records until the coordinator has them; null uploads none.
+        spool_max_bytes: bound of it, beyond which the oldest records of rounds are dropped; summaries never are.
+        upload_bytes_per_s: of records, while a request is served; as fast as it goes when none is.
         http_listen: HOST:PORT where users are served over HTTP; null serves a file. Off loopback keys are needed.
         http_keys_file: bearer keys, one a line, mode 0600; null lets in everybody.
         http: bounds of the HTTP interface.
@@ -63,6 +66,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     deadline_s: Seconds = 300.0
     security: Security = Security()
     meter: str = "auto"
+    spool: str | None = None
+    spool_max_bytes: Annotated[int, Meta(ge=1 << 16)] = 1 << 28
+    upload_bytes_per_s: Annotated[float, Meta(gt=0.0)] = 4096.0
     http_listen: str | None = None
     http_keys_file: str | None = None
     http: HttpSettings = HttpSettings()

@@ -26,17 +26,22 @@ from multispin_agent.client import Client
 from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource, open_draft_source
 from multispin_agent.serve_file import ServeFile
+from multispin_agent.spool import Spool
+from multispin_agent.upload import Recorder
 from multispin_models.channel import check_endpoint
 from multispin_models.energy import Sampler, open_meter
 from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import ENGINES
 from multispin_models.errors import ConfigError, MultispinError
 from multispin_models.prompts import Job, add_job_flags, job_defaults, read_jobs
+from multispin_models.records import read_boot_id
 from multispin_models.settings import add_setting_flags, read_settings
 
 __all__ = ["add_arguments", "run"]
 
 log = logging.getLogger(__name__)
+
+UPLOAD_PATIENCE_S = 30.0  # for the last records, when a file is served
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="rest while a verdict is in flight",
     )
+    parser.add_argument("--spool", metavar="FILE", help="SQLite file that keeps records until the coordinator has them")
     add_setting_flags(parser, ENGINES)
     parser.add_argument("--http-listen", metavar="HOST:PORT", help="serve users over HTTP here, in place of a file")
     parser.add_argument("--http-keys-file", metavar="FILE", help="bearer keys, one a line, mode 0600")
@@ -91,11 +97,22 @@ def _start_meter(config: Config) -> Sampler | str:
     return sampler
 
 
+def _start_recorder(config: Config, client: Client) -> Recorder | None:
+    """Return what takes records to the coordinator; None if there is no spool."""
+    if config.spool is None:
+        return None
+    boot_id = read_boot_id() or f"unknown-{secrets.token_hex(8)}"  # without one, a start counts as a boot
+    spool = Spool(Path(config.spool), config.agent_id, boot_id, config.spool_max_bytes)
+    log.info("spool %s holds %d records of earlier", config.spool, spool.num_records)
+    return Recorder(spool, client, config.agent_id, config.upload_bytes_per_s)
+
+
 class _Opened(NamedTuple):
     client: Client
     drafts: DraftSource
     engine: EngineThread
     meter: Sampler | str
+    recorder: Recorder | None
 
 
 @asynccontextmanager
@@ -107,7 +124,12 @@ async def _open(config: Config) -> AsyncIterator[_Opened]:
     with zmq.Context() as context:
         client = Client(config, drafts.info, context)
         try:
-            yield _Opened(client, drafts, engine, meter)
+            recorder = _start_recorder(config, client)
+            try:
+                yield _Opened(client, drafts, engine, meter, recorder)
+            finally:
+                if recorder is not None:
+                    await recorder.close()
         finally:
             await client.close()
             engine.shutdown()
@@ -122,14 +144,24 @@ async def _serve_file(config: Config, args: argparse.Namespace) -> int:
     run_id = args.run_id or secrets.token_hex(8)
     out = None if args.out is None else Path(args.out)
     async with _open(config) as opened:
-        serve_file = ServeFile(config, opened.client, opened.drafts, opened.engine, opened.meter, out, run_id)
-        serving = asyncio.create_task(serve_file.run(jobs))
+        serve_file = ServeFile(
+            config, opened.client, opened.drafts, opened.engine, opened.meter, out, run_id, opened.recorder
+        )
+        serving = asyncio.create_task(_served(serve_file, jobs, opened.recorder))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
         with suppress(asyncio.CancelledError):
             return await serving
         log.info("stopped by signal")
         return 130
+
+
+async def _served(serve_file: ServeFile, jobs: list[Job], recorder: Recorder | None) -> int:
+    """Serve jobs; then wait for a while until their records are on the coordinator's disk."""
+    status = await serve_file.run(jobs)
+    if recorder is not None and not await recorder.flush(UPLOAD_PATIENCE_S):
+        log.warning("not all records are uploaded: the spool keeps them, the next start with it goes on")
+    return status
 
 
 async def _serve_http(config: Config, args: argparse.Namespace) -> int:
@@ -153,7 +185,7 @@ async def _serve_http(config: Config, args: argparse.Namespace) -> int:
         # Users first, then what serves them.
         stack.push_async_callback(server.stop)
         stack.push_async_callback(api.stop)
-        api.open(AgentService(config, *opened))
+        api.open(AgentService(config, opened.client, opened.drafts, opened.engine, opened.meter))
         told = asyncio.create_task(_tell_ready(opened.client, server.url))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({told, stopped}, return_when=asyncio.FIRST_COMPLETED)

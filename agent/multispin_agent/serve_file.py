@@ -16,6 +16,7 @@ from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource
 from multispin_agent.generate import generate
 from multispin_agent.request import Finished, Request, RequestFailed, RoundTiming, coordinator_energy_j
+from multispin_agent.upload import Recorder
 from multispin_models.energy import Sampler, Window
 from multispin_models.engine_thread import EngineThread
 from multispin_models.prompts import Job, encode_prompt
@@ -37,6 +38,7 @@ class ServeFile:
         meter: of this box, running; or the reason why there is none.
         out: folder for requests.jsonl, rounds.jsonl and draft.jsonl (the model); null prints texts to standard output.
         run_id: in every record.
+        recorder: takes all records to the coordinator; null keeps them here alone.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class ServeFile:
         meter: Sampler | str,
         out: Path | None,
         run_id: str,
+        recorder: Recorder | None = None,
     ) -> None:
+        self._recorder = recorder
         self._meter = meter
         self._run_id = run_id
         self._requests: JsonlWriter | None = None
@@ -120,14 +124,18 @@ class ServeFile:
         return int(error is not None)
 
     def _record(self, job: Job, request: Request, finished: Finished, error: str | None) -> None:
+        rounds = [self._round_record(request, timing) for timing in finished.rounds]
+        record = self._request_record(job, request, finished, error)
+        if self._recorder is not None:
+            self._recorder.take([*rounds, record])
         if self._requests is None or self._rounds is None:
             sys.stdout.write(f"{finished.text}\n")
             sys.stdout.flush()
             return
         # Rounds first: a request that has its record has all its rounds.
-        for timing in finished.rounds:
-            self._rounds.append(self._round_record(request, timing))
-        self._requests.append(self._request_record(job, request, finished, error))
+        for round_record in rounds:
+            self._rounds.append(round_record)
+        self._requests.append(record)
 
     def _request_record(self, job: Job, request: Request, finished: Finished, error: str | None) -> RequestRecord:
         count = sum(timing.verdict.num_accepted + 1 for timing in finished.rounds)

@@ -68,6 +68,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             "shelly:HOST[,counter]", "tasmota:HOST[,counter]", "serial:PORT[,baud=N][,covers=WHAT]",
             "modelled:BUSY_W,IDLE_W", "calibrated:NAME", "replay:FILE", "replay:FILE,loop"; each is described by
             models/docs/meters.md.
+        store: SQLite file for the records that agents upload; null keeps none.
         require_exact: refuse to start when the probe finds that the engine is not exact.
     """
 
@@ -78,4 +79,5 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     security: Security = Security()
     meter: str = "auto"
+    store: str | None = None
     require_exact: bool = False

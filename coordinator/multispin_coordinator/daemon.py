@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import sys
+from pathlib import Path
 
 import msgspec
 import zmq
@@ -17,6 +18,7 @@ import zmq
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config
 from multispin_coordinator.server import Server
+from multispin_coordinator.store import RecordStore
 from multispin_models.cache import Progress
 from multispin_models.channel import check_endpoint
 from multispin_models.energy import open_meter
@@ -36,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `multispin coordinator`."""
     parser.add_argument("--config", metavar="FILE", help="TOML file of settings; flags win over it")
     parser.add_argument("--bind", metavar="ENDPOINT", help="listen here, tcp://ADDRESS:PORT (default %(default)s)")
+    parser.add_argument("--store", metavar="FILE", help="SQLite file for the records that agents upload")
     add_setting_flags(parser, ENGINES)
 
 
@@ -85,7 +88,8 @@ async def serve(config: Config) -> None:
     with EngineThread() as loader:
         loaded, info = await loader.run(load_target, config, log_progress)
     with zmq.Context() as context:
-        server = Server(config, loaded, info, meter, context)
+        store = None if config.store is None else RecordStore(Path(config.store))
+        server = Server(config, loaded, info, meter, context, store=store)
         # The signal to whoever started this.
         print(f"ready {server.endpoint} {msgspec.json.encode(info).decode()}", flush=True)  # noqa: T201
         serving = asyncio.create_task(server.serve())

@@ -9,7 +9,7 @@ Whatever a peer sends, the sessions of others are untouched: it is refused with 
 
 import logging
 import secrets
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -95,7 +95,8 @@ class Dispatcher:
         self._keeps_records = keeps_records
         self._energy_label = energy_label
         self._boot_id = boot_id
-        self._batches: deque[Batch] = deque()
+        self._batches: list[Batch] = []
+        self._num_batches = 0  # taken and not stored yet
         self._max_context = min(limits.max_context_tokens, target.n_ctx)
         self._roster = Roster(limits.max_sessions)
         self._running: list[Share] = []
@@ -247,16 +248,20 @@ class Dispatcher:
                 f"agent's records have schema {records.schema_version}, this coordinator keeps {SCHEMA_VERSION}: "
                 "update the older side; the agent's spool keeps them until then",
             )
-        if len(self._batches) >= MAX_BATCHES:
+        if self._num_batches >= MAX_BATCHES:
             self.counters["ignored_record_batches"] += 1
             return
+        self._num_batches += 1
         self._batches.append(Batch(agent, records))
 
     def take_batches(self) -> list[Batch]:
         """Return the batches of records that came since the last call."""
-        batches = list(self._batches)
-        self._batches.clear()
+        batches, self._batches = self._batches, []
         return batches
+
+    def on_batch_done(self) -> None:
+        """Note that a batch has been stored, or will not be."""
+        self._num_batches -= 1
 
     # -- the engine ---------------------------------------------------------------------------------------------------
 

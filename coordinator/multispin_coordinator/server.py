@@ -15,7 +15,9 @@ import zmq
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config
 from multispin_coordinator.dispatcher import Dispatcher, Send
+from multispin_coordinator.keeper import Keeper
 from multispin_coordinator.passes import Outcome, Pass, PassTiming
+from multispin_coordinator.store import RecordStore
 from multispin_coordinator.verifier import run_pass
 from multispin_models.channel import FrameChannel, open_coordinator_channel
 from multispin_models.clock import monotonic_ns
@@ -43,6 +45,7 @@ class Server:
         info: of the target, with the probe's answer.
         meter: gives the joules of a pass.
         context: of ZeroMQ.
+        store: keeps the records that agents send; null keeps none.
         open_channel: as `open_coordinator_channel`, which it is but in the simulator.
         engine: computes the passes; null makes a thread.
         now_ns: the clock, of all that is timed here.
@@ -56,6 +59,7 @@ class Server:
         meter: PassMeter,
         context: zmq.Context[Any],
         *,
+        store: RecordStore | None = None,
         open_channel: Callable[..., FrameChannel] = open_coordinator_channel,
         engine: Engine | None = None,
         now_ns: Callable[[], int] = monotonic_ns,
@@ -64,6 +68,7 @@ class Server:
             info,
             target.tokenizer.end_token_ids,
             config.limits,
+            keeps_records=store is not None,
             energy_label=meter.label,
             boot_id=read_boot_id(),
         )
@@ -74,6 +79,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._pass_due = self._computing = self._closed = False
         self._failed: asyncio.Future[None] = self._loop.create_future()
+        self._keeper = None if store is None else Keeper(store, self._send, self.dispatcher.on_batch_done)
         self._channel = open_channel(config.bind, config.security, self._on_frames, context)
 
     @property
@@ -97,10 +103,15 @@ class Server:
             self._closed = True
             self._channel.close()
             self._engine.shutdown()
+            if self._keeper is not None:
+                self._keeper.close()
             log.info("closed; counters: %s", dict(sorted(self.dispatcher.counters.items())))
 
     def _on_frames(self, frames: list[bytes]) -> None:
         self._send(self.dispatcher.on_frame(frames[0], frames[1:], self._now_ns()))
+        if self._keeper is not None:
+            for batch in self.dispatcher.take_batches():
+                self._keeper.keep(batch)
         self._start_pass()
 
     def _send(self, sends: list[Send]) -> None:

@@ -5,17 +5,20 @@ Read in this order:
     schema.py     RunHeader, RequestRecord, RoundRecord, EnergyRecord: every field with its unit
     machine.py    the machine that a run was made on
     files.py      records to lines of a file, and back
+    kinds.py      the kinds that travel from a spool to a store
     run_energy.py joules of a run, each meter counted once
     summary.py    records -> the figures of a run
 """
 
 from multispin_models.records.files import JsonlContent, JsonlWriter, RecordError, read_jsonl, write_jsonl
+from multispin_models.records.kinds import KINDS, AnyRecord, RecordRefused, decode_line, encode_line, is_summary
 from multispin_models.records.machine import describe_machine, read_boot_id, read_governor
 from multispin_models.records.run_energy import RunEnergy, energy_domain, energy_record, run_energy
 from multispin_models.records.schema import (
     SCHEMA_VERSION,
     EnergyRecord,
     Finish,
+    GapRecord,
     Machine,
     MeteredEnd,
     RequestRecord,
@@ -33,6 +36,13 @@ __all__ = [
     "RequestRecord",
     "RoundRecord",
     "EnergyRecord",
+    "GapRecord",
+    "KINDS",
+    "AnyRecord",
+    "RecordRefused",
+    "decode_line",
+    "encode_line",
+    "is_summary",
     "describe_machine",
     "read_boot_id",
     "read_governor",

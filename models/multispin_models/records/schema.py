@@ -11,6 +11,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "EnergyRecord",
     "Finish",
+    "GapRecord",
     "Machine",
     "MeteredEnd",
     "RequestRecord",
@@ -243,3 +244,23 @@ class EnergyRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     largest_gap_s: Seconds | None
     coverage: Annotated[float, Meta(ge=0.0, le=1.0)]
     num_samples: Count
+
+
+class GapRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Records of rounds that an agent had to drop, so that a gap in the data is known to be one.
+
+    Attributes:
+        run_id: of the dropped records.
+        agent_id: who dropped them.
+        num_dropped: how many.
+        reason: why: the spool had reached its bound, or the disk took nothing for too long.
+        first_sequence, last_sequence: of those that had been spooled, the numbers that were given up, both included;
+            null if they never had any. What of them was on its way just then may have arrived all the same.
+    """
+
+    run_id: str
+    agent_id: str
+    num_dropped: Annotated[int, Meta(ge=1)]
+    reason: str
+    first_sequence: Count | None = None
+    last_sequence: Count | None = None

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
+from tests.models.energy.recorded_board import unpack
 
 from multispin_agent.config import Config as AgentConfig
 from multispin_coordinator.config import Config as CoordinatorConfig
 from multispin_models.energy import open_meter
 from multispin_models.energy.sensors import AUTO_ORDER, METER_FORMS, open_sensor
 from multispin_models.errors import ConfigError
-from tests.models.energy.recorded_board import unpack
 
 DOCUMENT = Path(__file__).parents[3] / "models/docs/meters.md"
 
