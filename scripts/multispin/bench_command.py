@@ -5,6 +5,7 @@
     multispin bench alone --users 1,8 --prompts FILE                 the target alone, batched; beside it a rival server
     multispin bench lookup --prompts FILE                            drafts from the text itself, by match and task
     multispin bench overhead                                         how much of a round is not model time
+    multispin bench meter --meter rapl                               what sampling a meter costs a drafting model
     multispin bench records --records 1000000                        no record is lost, none comes twice
 
 Figures are of this machine as it is now: what else runs on it is in them.
@@ -12,7 +13,14 @@ Figures are of this machine as it is now: what else runs on it is in them.
 
 import argparse
 
-from multispin.bench import alone_command, lookup_command, overhead_command, records_command, verify_command
+from multispin.bench import (
+    alone_command,
+    lookup_command,
+    meter_command,
+    overhead_command,
+    records_command,
+    verify_command,
+)
 
 __all__ = ["add_arguments", "run"]
 
@@ -25,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("alone", alone_command, "the target alone, batched over users, and a rival server beside it"),
         ("lookup", lookup_command, "what drafts looked up in the text itself are worth, by match and by task"),
         ("overhead", overhead_command, "how much of a round is not model time"),
+        ("meter", meter_command, "what sampling a meter costs, alone and beside a drafting model"),
         ("records", records_command, "records through kills, a cut link and a full disk"),
     ):
         command = commands.add_parser(

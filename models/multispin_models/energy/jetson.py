@@ -138,16 +138,17 @@ def _ina3221(chip: HwmonChip) -> Iterator[_Channel]:
     for label_file in numbered(chip.folder, "in[123]_label"):  # above 3: shunt voltages and their sum
         label, n = read_text(label_file), label_file.name[2]
         if not is_unconnected(label):
-            watts = partial(_enabled_product, chip.folder, n)
+            enable = chip.folder / f"in{n}_enable"
+            watts = partial(_product, chip.folder / f"in{n}_input", chip.folder / f"curr{n}_input", enable)
             yield _Channel(label, watts, chip.folder, chip.folder / f"shunt{n}_resistor")
 
 
-def _enabled_product(folder: Path, n: str) -> float:
+def _product(millivolts: Path, milliamperes: Path, enable: Path) -> float:
     try:
-        return product(folder / f"in{n}_input", folder / f"curr{n}_input")
+        return product(millivolts, milliamperes)
     except SensorError as error:
-        if read_optional(folder / f"in{n}_enable") == "0":
-            raise SensorError(f"{error} (in{n}_enable is 0)") from error
+        if read_optional(enable) == "0":
+            raise SensorError(f"{error} ({enable.name} is 0)") from error
         raise
 
 

@@ -13,6 +13,7 @@ A sensor that stops answering leaves a gap, and the thread goes on trying; windo
 import logging
 import math
 import threading
+import time
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable
@@ -54,6 +55,7 @@ class Sampler:
             raise ValueError(f"hz is {hz} and capacity {capacity}; allowed are above 0, and 16 or more")
         self.hz = min(hz, self.info.native_hz or hz)
         self.num_failures = 0
+        self.cpu_s = 0.0  # that the thread has used: the sampler's own cost
         self._meter = meter
         self._capacity = capacity
         self._power: list[PowerSample] = []
@@ -125,6 +127,7 @@ class Sampler:
             # Beats that were missed are skipped, not caught up: they would bunch.
             late = max(monotonic_ns() - due_ns, 0) // interval_ns
             due_ns += (late + 1) * interval_ns
+            self.cpu_s = time.thread_time()
 
     def _read(self) -> None:
         reading = self._meter.read()

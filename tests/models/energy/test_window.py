@@ -1,6 +1,9 @@
 """Known integrals, edges inside an interval, windows that add up, and windows that say why they are null."""
 
 import math
+import random
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -120,3 +123,82 @@ def test_a_counter_that_lost_count_is_not_subtracted() -> None:
 def test_a_window_that_ends_before_it_starts_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"ends 1\.000000 s before it starts"):
         energy_between([], S, 0)
+
+
+# -- signals of known integral, sampled as a real sampler does ---------------------------------------------------------
+
+HZ = [10, 25, 40, 100]
+BEGIN_S, END_S = 3.0137, 123.4571  # both inside a sample interval, whatever the rate
+
+
+class Signal(NamedTuple):
+    """Watts at an instant, and joules up to it, both in seconds; worked by hand."""
+
+    watts: Callable[[float], float]
+    joules: Callable[[float], float]
+
+
+SIGNALS = {
+    "constant": Signal(lambda _t: 6.25, lambda t: 6.25 * t),
+    "ramp": Signal(lambda t: 2.0 + 0.05 * t, lambda t: 2.0 * t + 0.025 * t * t),
+    "step": Signal(lambda t: 2.0 if t < 60.033 else 8.0, lambda t: 2.0 * t + 6.0 * max(t - 60.033, 0.0)),
+    "wave": Signal(  # a load that comes and goes every two seconds
+        lambda t: 5.0 + 3.0 * math.sin(math.pi * t), lambda t: 5.0 * t - 3.0 / math.pi * math.cos(math.pi * t)
+    ),
+}
+
+
+def sampled(signal: Signal, hz: int, jitter: float, *, counter: bool = False) -> list[PowerSample | EnergySample]:
+    """Samples over 130 s whose instants are off the beat by up to `jitter` of an interval, either way."""
+    rng = random.Random(hz)
+    samples: list[PowerSample | EnergySample] = []
+    for i in range(130 * hz):
+        t_ns = round((i + rng.uniform(-jitter, jitter)) * S / hz) + S
+        t_s = t_ns / 1e9
+        samples.append(
+            EnergySample(t_ns, signal.joules(t_s)) if counter else PowerSample(t_ns, signal.watts(t_s)),
+        )
+    return samples
+
+
+@pytest.mark.parametrize("hz", HZ)
+@pytest.mark.parametrize("jitter", [0.0, 0.4])
+@pytest.mark.parametrize("counter", [False, True])
+@pytest.mark.parametrize("name", SIGNALS)
+def test_known_integrals_are_met_within_a_thousandth(name: str, counter: bool, jitter: float, hz: int) -> None:
+    signal = SIGNALS[name]
+    window = energy_between(sampled(signal, hz, jitter, counter=counter), round(BEGIN_S * S), round(END_S * S))
+    assert window.joules == pytest.approx(signal.joules(END_S) - signal.joules(BEGIN_S), rel=1e-3)
+    assert window.achieved_hz == pytest.approx(hz, rel=0.01)
+    assert window.coverage == 1.0
+
+
+@pytest.mark.parametrize("hz", HZ)
+@pytest.mark.parametrize("name", ["constant", "ramp", "wave"])
+def test_a_short_gap_in_a_long_window_is_joined_within_a_thousandth_and_shows(name: str, hz: int) -> None:
+    signal = SIGNALS[name]
+    samples = [sample for sample in sampled(signal, hz, 0.2) if not 50.25 < sample.t_ns / S < 50.75]
+    window = energy_between(samples, round(BEGIN_S * S), round(END_S * S))
+    assert window.joules == pytest.approx(signal.joules(END_S) - signal.joules(BEGIN_S), rel=1e-3)
+    assert window.largest_gap_s is not None
+    assert 0.5 < window.largest_gap_s <= 0.5 + 2.8 / hz
+
+
+@pytest.mark.parametrize("hz", HZ)
+def test_a_long_gap_is_null_for_power_and_joined_for_a_counter(hz: int) -> None:
+    signal = SIGNALS["ramp"]
+    for counter in (False, True):
+        samples = [s for s in sampled(signal, hz, 0.2, counter=counter) if not 50.0 < s.t_ns / S < 52.0]
+        window = energy_between(samples, round(BEGIN_S * S), round(END_S * S))
+        assert (window.joules is not None) == counter
+        assert ("no sample for" in (window.reason or "")) != counter
+
+
+@pytest.mark.parametrize("hz", HZ)
+def test_a_window_inside_one_interval_needs_to_be_asked_for(hz: int) -> None:
+    samples = sampled(SIGNALS["ramp"], hz, 0.0)
+    t0, t1 = 60.0 + 0.25 / hz, 60.0 + 0.75 / hz
+    assert energy_between(samples, round(t0 * S), round(t1 * S)).joules is None
+    window = energy_between(samples, round(t0 * S), round(t1 * S), min_samples=0)
+    signal = SIGNALS["ramp"]
+    assert window.joules == pytest.approx(signal.joules(t1) - signal.joules(t0), rel=1e-3)
