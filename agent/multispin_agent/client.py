@@ -11,6 +11,7 @@ from typing import Any
 import zmq
 
 import multispin_models
+from multispin_agent.confidence import Confidence
 from multispin_agent.config import Config
 from multispin_models.channel import FrameChannel, open_agent_channel
 from multispin_models.clock import monotonic_ns
@@ -100,6 +101,7 @@ class Client:
         now_ns: Callable[[], int] = monotonic_ns,
     ) -> None:
         self.counters: Counter[str] = Counter()
+        self.confidence = Confidence()  # learnt over all requests of this connection
         self.welcome: Welcome | None = None
         self.now_ns = now_ns
         self.on_records: Callable[[RecordsAck | Refused], None] | None = None  # what uploads records hears

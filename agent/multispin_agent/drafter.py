@@ -6,13 +6,21 @@ target will use.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from multispin_agent.confidence import Evidence
 from multispin_models.language_model import LanguageModel, Logits, Rows
 from multispin_models.ngram import shared_length
-from multispin_models.sampling import Sampling, choose
+from multispin_models.sampling import Sampling, choose_weighed
 
-__all__ = ["Drafter", "ModelDrafter"]
+__all__ = ["Drafted", "Drafter", "ModelDrafter"]
+
+
+class Drafted(NamedTuple):
+    """A token that is drafted, and what speaks for it."""
+
+    token_id: int
+    evidence: Evidence
 
 
 class Drafter(Protocol):
@@ -20,7 +28,7 @@ class Drafter(Protocol):
 
     def draft(
         self, tokens: Sequence[int], count: int, end_token_ids: frozenset[int], interrupted: Callable[[], bool]
-    ) -> list[int]:
+    ) -> list[Drafted]:
         """Return up to `count` tokens that follow `tokens`.
 
         Args:
@@ -56,9 +64,9 @@ class ModelDrafter:
 
     def draft(
         self, tokens: Sequence[int], count: int, end_token_ids: frozenset[int], interrupted: Callable[[], bool]
-    ) -> list[int]:
+    ) -> list[Drafted]:
         """Return what the model writes after `tokens`; see `Drafter.draft`. A full context gives nothing."""
-        drafted: list[int] = []
+        drafted: list[Drafted] = []
         self._cut_back(tokens)
         pending = list(tokens[len(self._cached) :])
         # The context is the draft's own bound, and may be shorter than the target's: then it just stops drafting.
@@ -67,8 +75,8 @@ class ModelDrafter:
             logits = self._feed(pending, interrupted)
             if logits is None:
                 break
-            token = choose(logits[-1], len(tokens) + len(drafted), self._sampling)
-            drafted.append(token)
+            token, probability, margin = choose_weighed(logits[-1], len(tokens) + len(drafted), self._sampling)
+            drafted.append(Drafted(token, Evidence(0, probability, margin)))
             pending = [token]
             if token in end_token_ids:
                 break

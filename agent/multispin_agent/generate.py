@@ -9,9 +9,10 @@ import random
 from collections.abc import Callable, Sequence
 
 from multispin_agent.client import Answer, Client, Event, Reconnected, RefusedByCoordinator, Silence
+from multispin_agent.confidence import RequestConfidence
 from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource
-from multispin_agent.drafter import Drafter
+from multispin_agent.drafter import Drafted, Drafter
 from multispin_agent.generation import Generation
 from multispin_agent.request import Finished, Request, RequestFailed, RoundTiming
 from multispin_agent.text import TextAssembler
@@ -58,6 +59,7 @@ class _Serving:
         self._assembler = TextAssembler(drafts.tokenizer.token_bytes, request.stop)
         self._drafts = drafts
         self._drafter: Drafter | None = None
+        self._confidence = RequestConfidence(client.confidence)
         self._inbox = client.subscribe(request.request_id)
         self._now_ns = client.now_ns
         self._finished = Finished(started_ns=self._now_ns())
@@ -86,7 +88,7 @@ class _Serving:
     def _open_drafter(self) -> None:
         self._drafter = self._drafts.open_drafter(self._generation.sampling)
 
-    def _timed_draft(self, tokens: Sequence[int], count: int) -> tuple[list[int], float]:
+    def _timed_draft(self, tokens: Sequence[int], count: int) -> tuple[list[Drafted], float]:
         assert self._drafter is not None
         started_ns = self._now_ns()
         drafted = self._drafter.draft(tokens, count, self._end_token_ids, self._interrupted)
@@ -113,11 +115,14 @@ class _Serving:
 
     async def _guess(self, count: int) -> None:
         generation = self._generation
-        drafted, seconds = await self._engine.run(self._timed_draft, generation.tokens + generation.guess, count)
+        known = generation.tokens + generation.guess
+        drafted, seconds = await self._engine.run(self._timed_draft, known, count)
         self._draft_s += seconds
         if not drafted and not self._interrupted():
             generation.rest()
-        generation.drafted(drafted)
+        token_ids = [each.token_id for each in drafted]
+        self._confidence.guessed(len(known), token_ids, [each.evidence for each in drafted])
+        generation.drafted(token_ids)
 
     def _interrupted(self) -> bool:
         return not self._inbox.empty()
@@ -177,7 +182,11 @@ class _Serving:
         # A refusal for now: the retry timer asks again.
 
     def _on_verdict(self, answer: Answer, verdict: Verdict) -> None:
-        num_draft_tokens, is_open = len(self._generation.flight or ()), self._generation.is_opening
+        flight, is_open, position = (
+            self._generation.flight or (),
+            self._generation.is_opening,
+            len(self._generation.tokens),
+        )
         done = self._generation.on_verdict(verdict)
         if done is None:
             self._finished.payload_down_bytes += answer.num_bytes
@@ -189,13 +198,14 @@ class _Serving:
             RoundTiming(
                 is_open,
                 verdict,
-                num_draft_tokens,
+                len(flight),
                 self._sent_ns,
                 self._draft_s,
                 (answer.received_ns - self._sent_ns) / 1e9,
                 done.ahead_hit,
                 self._up_bytes,
                 answer.num_bytes,
+                self._confidence.judged(position, flight, verdict.num_accepted),
             )
         )
         finished.payload_up_bytes += self._up_bytes

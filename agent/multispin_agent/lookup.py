@@ -6,7 +6,8 @@ stood before, and what followed there is the guess. It costs microseconds, so it
 
 from collections.abc import Callable, Sequence
 
-from multispin_agent.drafter import Drafter
+from multispin_agent.confidence import Evidence
+from multispin_agent.drafter import Drafted, Drafter
 from multispin_models.ngram import NgramIndex, shared_length
 
 __all__ = ["LookupDrafter", "LookupFirstDrafter"]
@@ -28,13 +29,13 @@ class LookupDrafter:
         count: int,
         end_token_ids: frozenset[int],
         interrupted: Callable[[], bool],  # noqa: ARG002 - it is done before anybody could
-    ) -> list[int]:
+    ) -> list[Drafted]:
         """Return what followed the end of `tokens` when it stood there last; [] where it never did."""
         self._index.rewind(shared_length(self._index.tokens, tokens))
         self._index.extend(tokens[len(self._index.tokens) :])
-        drafted = self._index.follow(count)
+        matched, drafted = self._index.find(count)
         end = next((place for place, token in enumerate(drafted) if token in end_token_ids), count)
-        return drafted[: end + 1]
+        return [Drafted(token, Evidence(matched + place)) for place, token in enumerate(drafted[: end + 1])]
 
     def close(self) -> None:
         """Nothing is held outside of this object."""
@@ -54,15 +55,15 @@ class LookupFirstDrafter:
 
     def draft(
         self, tokens: Sequence[int], count: int, end_token_ids: frozenset[int], interrupted: Callable[[], bool]
-    ) -> list[int]:
+    ) -> list[Drafted]:
         """Return up to `count` tokens of either; see `Drafter.draft`."""
-        drafted: list[int] = []
+        drafted: list[Drafted] = []
         while len(drafted) < count and not (drafted and interrupted()):
-            text = [*tokens, *drafted]
+            text = [*tokens, *(each.token_id for each in drafted)]
             more = self._lookup.draft(text, count - len(drafted), end_token_ids, interrupted)
             more = more or self._model.draft(text, 1, end_token_ids, interrupted)
             drafted += more
-            if not more or more[-1] in end_token_ids:
+            if not more or more[-1].token_id in end_token_ids:
                 break
         return drafted
 

@@ -42,7 +42,10 @@ class Request:
 
 @dataclass
 class RoundTiming:
-    """One verdict and the time that led to it. `draft_s` is model time, since the verdict before."""
+    """One verdict and the time that led to it. `draft_s` is model time, since the verdict before.
+
+    `confidences` is what was predicted of each drafted token.
+    """
 
     is_open: bool
 
@@ -54,6 +57,7 @@ class RoundTiming:
     ahead_hit: bool | None
     payload_up_bytes: int
     payload_down_bytes: int
+    confidences: list[float | None]
 
 
 @dataclass

@@ -200,5 +200,6 @@ class ServeFile:
             ahead_hit=timing.ahead_hit,
             payload_up_bytes=timing.payload_up_bytes,
             payload_down_bytes=timing.payload_down_bytes,
+            confidences=tuple(None if each is None else round(each, 4) for each in timing.confidences),
             energy_coordinator_j=None if verdict.energy_nj is None else verdict.energy_nj / 1e9,
         )

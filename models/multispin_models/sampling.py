@@ -14,18 +14,19 @@ subset of ids can be drawn on any box. Temperature 0 is the plain argmax. Ties g
 
 import math
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-__all__ = ["Sampling", "choose", "gumbel_noise", "truncate"]
+__all__ = ["Choice", "Sampling", "choose", "choose_weighed", "gumbel_noise", "truncate"]
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _U32 = np.uint32
+_MOST_MARGIN: Final = 20.0
 _NUCLEUS_CUTS = (1e-3, 1e-6)  # weights, relative to the largest, above which a nucleus is sought before sorting all
 
 
@@ -149,12 +150,61 @@ def choose(logits: npt.NDArray[np.float32], position: int, sampling: Sampling) -
 
     Source: Gumbel-max coupling, Daliri et al., arXiv 2408.07978, Algorithm 1.
     """
-    best = int(np.argmax(logits))  # numpy's argmax stops at a NaN, if there is one
-    top = float(logits[best])
-    if not math.isfinite(top):
-        raise ValueError(f"logit of token {best} is {top}: the model is broken")
+    best = _likeliest(logits)
     if sampling.temperature == 0.0:
         return best
+    able, scores = _scores(logits, best, position, sampling)
+    return int(able[scores == scores.max()].min())
+
+
+class Choice(NamedTuple):
+    """A token that was chosen, and how clearly.
+
+    Attributes:
+        token_id: as `choose` gives it.
+        probability: of it, by softmax after temperature (1 where that is 0), before top-k and top-p.
+        margin: by how much log p + noise lies above that of the next best, in nats; at most 20.
+    """
+
+    token_id: int
+    probability: float
+    margin: float
+
+
+def choose_weighed(logits: npt.NDArray[np.float32], position: int, sampling: Sampling) -> Choice:
+    """Return the token that `choose` gives, and how clearly it was chosen; a draft's own measure of its chances.
+
+    Args, Raises: as in `choose`.
+    """
+    best = _likeliest(logits)
+    temperature = sampling.temperature or 1.0
+    top = float(logits[best])
+    second = max((float(part.max()) for part in (logits[:best], logits[best + 1 :]) if part.size), default=-math.inf)
+    token, margin = best, (top - second) / temperature
+    if sampling.temperature:
+        able, scores = _scores(logits, best, position, sampling)
+        token = int(able[scores == scores.max()].min())
+        if len(able) > 1:  # else nothing else could have won: the likelihoods alone say how clearly
+            next_best, highest = np.partition(scores, -2)[-2:].tolist()
+            margin = highest - next_best
+    weights = logits - np.float32(top)
+    with np.errstate(over="ignore", under="ignore"):
+        weights /= np.float32(temperature)
+        np.exp(weights, out=weights)
+    return Choice(token, float(weights[token] / weights.sum()), min(margin, _MOST_MARGIN))
+
+
+def _likeliest(logits: npt.NDArray[np.float32]) -> int:
+    best = int(np.argmax(logits))  # numpy's argmax stops at a NaN, if there is one
+    if not math.isfinite(logits[best]):
+        raise ValueError(f"logit of token {best} is {float(logits[best])}: the model is broken")
+    return best
+
+
+def _scores(
+    logits: npt.NDArray[np.float32], best: int, position: int, sampling: Sampling
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """Return the ids that can be drawn, and log p + noise of each up to a constant; the temperature is above 0."""
     if sampling.top_k or sampling.top_p < 1.0:
         able = truncate(logits, sampling)
         drawn = able.astype(np.uint32)
@@ -162,8 +212,7 @@ def choose(logits: npt.NDArray[np.float32], position: int, sampling: Sampling) -
         high = _counter_bits(stream, drawn)
     else:
         able, drawn, high, stream = _able_to_win(logits, best, position, sampling)
-    scores = _log_weights(logits[able], top, sampling.temperature) + _noise(stream, drawn, high)
-    return int(able[scores == scores.max()].min())
+    return able, _log_weights(logits[able], float(logits[best]), sampling.temperature) + _noise(stream, drawn, high)
 
 
 def _log_weights(logits: npt.NDArray[np.float32], top: float, temperature: float) -> npt.NDArray[np.float64]:

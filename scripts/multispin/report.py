@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import NamedTuple, TextIO
 
-from multispin_models.records import RequestSummary, RoundRecord, Summary
+from multispin_models.records import RequestSummary, RoundRecord, Summary, reliability
 
 __all__ = ["print_table"]
 
@@ -79,6 +79,7 @@ def _notes(summary: Summary, rounds: Sequence[RoundRecord]) -> Iterable[str]:
     )
     if rounds:
         yield _round_times(rounds)
+        yield from _confidence(rounds)
     differences = summary.text_differences
     checked = (
         "not compared with the target alone (--check-text)" if differences is None else f"{differences} tokens differ"
@@ -106,6 +107,17 @@ def _round_times(rounds: Sequence[RoundRecord]) -> str:
         f"{ms('residence_s')}, of it verify {ms('verify_s')}; network {ms('network_s')}); "
         f"rows in a batch {median(record.batch_rows for record in drafts):g}; drafts ahead used {ahead}"
     )
+
+
+def _confidence(rounds: Sequence[RoundRecord]) -> Iterable[str]:
+    """Yield how the agents' confidences came out, if they stated any."""
+    found = reliability(rounds)
+    if found is not None:
+        points = ", ".join(f"{point.predicted:.2f}/{point.accepted:.2f} ({point.tokens})" for point in found.bins)
+        yield (
+            f"confidence of {found.tokens} judged tokens: calibration error {found.calibration_error:.3f}; "
+            f"predicted/accepted (tokens): {points}"
+        )
 
 
 def _some(what: str, lines: Sequence[str]) -> Iterable[str]:

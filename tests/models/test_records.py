@@ -31,6 +31,7 @@ from multispin_models.records import (
     read_boot_id,
     read_governor,
     read_jsonl,
+    reliability,
     run_energy,
     summarize,
     write_jsonl,
@@ -388,3 +389,21 @@ def test_the_parts_of_a_run_sum_to_it() -> None:
     ends = [MeteredEnd(f"agent:{n}", f"machine:{n}", RAPL, None) for n in range(10)]
     total = run_energy(header(*ends), [energy(f"agent:{n}", part) for n, part in enumerate(parts)])
     assert total.joules == math.fsum(parts)
+
+
+def test_the_reliability_of_confidences_worked_by_hand() -> None:
+    rounds = [
+        a_round(num_accepted=2, confidences=(0.9, 0.9, 0.8, 0.1)),  # the fourth was not judged
+        a_round(num_accepted=0, num_draft_tokens=2, confidences=(0.92, 0.5)),
+        a_round(num_accepted=1, num_draft_tokens=2, confidences=(None, 0.85)),
+        a_round(num_draft_tokens=0, num_accepted=0),
+    ]
+    found = reliability(rounds)
+    assert found is not None
+    assert found.tokens == 5
+    below, above = found.bins
+    assert (below.tokens, below.predicted, below.accepted) == (2, pytest.approx(0.825), 0.0)
+    assert (above.tokens, above.predicted, above.accepted) == (3, pytest.approx(2.72 / 3), pytest.approx(2 / 3))
+    assert found.calibration_error == pytest.approx((2 * 0.825 + 2.72 - 2) / 5)
+    assert reliability(rounds[3:]) is None
+    assert reliability([a_round(num_accepted=1, num_draft_tokens=1, confidences=(1.0,))]).bins[0].accepted == 1.0  # type: ignore[union-attr]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from multispin_models.sampling import Sampling, choose, gumbel_noise, truncate
+from multispin_models.sampling import Sampling, choose, choose_weighed, gumbel_noise, truncate
 
 SEEDS = st.integers(0, 2**64 - 1)
 # Most logits from a few values, so that ties are common.
@@ -269,3 +269,34 @@ def test_an_id_that_the_model_forbids_is_never_drawn(sampling: Sampling) -> None
 def test_sampling_that_msgspec_cannot_bound_is_refused(arguments: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"allowed are|not NaN"):
         Sampling(**arguments)  # type: ignore[arg-type]
+
+
+@given(
+    logits=LOGITS,
+    sampling=st.builds(
+        Sampling, st.sampled_from([0.0, 0.3, 1.0, 2.0]), st.sampled_from([0, 3]), st.sampled_from([1.0, 0.8]), SEEDS
+    ),
+    position=st.integers(0, 1000),
+)
+def test_weighing_a_choice_does_not_change_it(
+    logits: npt.NDArray[np.float32], sampling: Sampling, position: int
+) -> None:
+    before = logits.copy()
+    token, probability, margin = choose_weighed(logits, position, sampling)
+    assert token == choose(logits, position, sampling)
+    assert probability == pytest.approx(softmax(logits, sampling.temperature or 1.0)[token], rel=1e-4, abs=1e-30)
+    assert 0.0 <= margin <= 20.0
+    np.testing.assert_array_equal(logits, before)
+
+
+def test_the_margin_is_that_of_what_decides() -> None:
+    logits = np.array([0.0, 3.0, 1.0, 2.5], np.float32)
+    assert choose_weighed(logits, 7, Sampling()).margin == 0.5
+    for seed in range(20):
+        sampling = Sampling(temperature=2.0, seed=seed)
+        scores = np.sort(logits / 2.0 + gumbel_noise(seed, 7, range(4)))
+        found = choose_weighed(logits, 7, sampling).margin
+        assert found == pytest.approx(scores[-1] - scores[-2]) or found >= 0.25  # one able to win: of the logits alone
+    assert choose_weighed(np.array([4.0], np.float32), 0, Sampling()) == (0, 1.0, 20.0)
+    with pytest.raises(ValueError, match="the model is broken"):
+        choose_weighed(np.array([1.0, np.nan], np.float32), 0, Sampling())

@@ -6,6 +6,7 @@ Read in this order:
     machine.py    the machine that a run was made on
     files.py      records to lines of a file, and back
     kinds.py      the kinds that travel from a spool to a store
+    reliability.py  what agents predicted of their drafts against what became of them
     run_energy.py joules of a run, each meter counted once
     summary.py    records -> the figures of a run
 """
@@ -13,6 +14,7 @@ Read in this order:
 from multispin_models.records.files import JsonlContent, JsonlWriter, RecordError, read_jsonl, write_jsonl
 from multispin_models.records.kinds import KINDS, AnyRecord, RecordRefused, decode_line, encode_line, is_summary
 from multispin_models.records.machine import describe_machine, read_boot_id, read_governor
+from multispin_models.records.reliability import Reliability, reliability
 from multispin_models.records.run_energy import RunEnergy, energy_domain, energy_record, run_energy
 from multispin_models.records.schema import (
     SCHEMA_VERSION,
@@ -51,6 +53,8 @@ __all__ = [
     "JsonlWriter",
     "read_jsonl",
     "write_jsonl",
+    "Reliability",
+    "reliability",
     "RunEnergy",
     "energy_domain",
     "energy_record",

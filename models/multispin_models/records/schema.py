@@ -24,6 +24,7 @@ SCHEMA_VERSION: Final = 1  # goes up when a field changes its meaning or goes aw
 Count = Annotated[int, Meta(ge=0)]
 Instant = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0.0)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Joules = Annotated[float, Meta(ge=0.0)]
 Finish = Literal["end", "length", "stop", "error"]
 
@@ -196,6 +197,8 @@ class RoundRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         ahead_hit: whether the tokens drafted ahead could be used; null if none were.
         payload_up_bytes, payload_down_bytes: of the two frames.
         energy_coordinator_j: this round's share of the coordinator; null without a meter.
+        confidences: of each drafted token, that it is accepted if all before it are; stated before the verdict, to four
+            decimals; null for a token of unknown origin.
     """
 
     run_id: str
@@ -217,6 +220,7 @@ class RoundRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     payload_up_bytes: Count
     payload_down_bytes: Count
     energy_coordinator_j: Joules | None = None
+    confidences: tuple[Share | None, ...] = ()
 
 
 class EnergyRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

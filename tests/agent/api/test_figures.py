@@ -10,7 +10,7 @@ MS = 1_000_000
 
 def a_round(num_drafted: int, num_accepted: int, *, is_open: bool = False, energy_nj: int | None = None) -> RoundTiming:
     verdict = Verdict(1, 0, num_accepted, 9, 0, 0, 0, 0, 1, energy_nj)
-    return RoundTiming(is_open, verdict, num_drafted, 0, 0.0, 0.0, None, 0, 0)
+    return RoundTiming(is_open, verdict, num_drafted, 0, 0.0, 0.0, None, 0, 0, [])
 
 
 def finished(*rounds: RoundTiming) -> Finished:
