@@ -21,6 +21,7 @@ from multispin.progress import counter_line, terminal_progress
 from multispin.report import print_table
 from multispin_models.clock import wall_time
 from multispin_models.energy import Sampler, open_meter
+from multispin_models.energy.conditions import Conditions, ConditionsLog
 from multispin_models.energy.sensors import METER_FORMS
 from multispin_models.engines import load_side, prepare_side
 from multispin_models.errors import ConfigError
@@ -89,10 +90,13 @@ def run(args: argparse.Namespace) -> int:
     run_id = secrets.token_hex(8)
     started_at = wall_time()
     local = LocalRun(settings, Path(args.prompts).absolute(), _job_flags(args), out, run_id)
-    ends, energy = _execute(local, jobs, args.meter, run_id)
+    conditions: list[Conditions] = []
+    with ConditionsLog(conditions.append):
+        ends, energy = _execute(local, jobs, args.meter, run_id)
     header = _header(local, settings, args, run_id, started_at, ends)
     write_jsonl(out / "run.jsonl", [header])
     write_jsonl(out / "energy.jsonl", energy)
+    write_jsonl(out / "conditions.jsonl", conditions)
     requests = read_jsonl(out / "requests.jsonl", RequestRecord).records
     rounds = read_jsonl(out / "rounds.jsonl", RoundRecord).records
     differences = _check_text(settings, jobs, requests) if args.check_text else None

@@ -4,6 +4,7 @@
     DIR/agent-0/          requests.jsonl rounds.jsonl, agent.log
     DIR/requests.jsonl  rounds.jsonl           of all agents, in the order of the prompts
     DIR/run.jsonl  energy.jsonl                header (machine, models, settings), joules; by `local_command`
+    DIR/conditions.jsonl                       clocks, heat, throttling, links, load before, during, after; likewise
 
 A daemon that dies is started again: the agents go on with what has no record yet, and with the tokens committed.
 """

@@ -3,6 +3,7 @@
     multispin meter list                                     every kind of sensor, and which one auto takes
     multispin meter read --json                              every rail of every sensor, once
     multispin meter watch --meter rapl --seconds 30          mean watts of every second, with what they rest on
+    multispin meter conditions                               clocks, heat, throttling, power mode, links, load
     multispin meter calibrate --sensor pmic --reference shelly:192.168.1.20 --load --name my-pi
                                                              fit the board's sensor to the external meter
 
@@ -21,6 +22,7 @@ import msgspec
 from multispin import meter_calibrate
 from multispin_models.clock import monotonic_ns
 from multispin_models.energy import Meter, Sampler, Window, open_meter
+from multispin_models.energy.conditions import read_conditions
 from multispin_models.energy.sensors import (
     AUTO_ORDER,
     METER_FORMS,
@@ -50,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fitting = commands.add_parser("calibrate", help="fit a sensor to an external meter")
     meter_calibrate.add_arguments(fitting)
     fitting.set_defaults(run_meter=meter_calibrate.run)
-    for command in (listing, reading, watching, fitting):
+    looking = commands.add_parser("conditions", help="clocks, heat, throttling, power mode, links and load now")
+    looking.set_defaults(run_meter=_conditions)
+    for command in (listing, reading, watching, fitting, looking):
         command.add_argument("--root", default="/", metavar="DIR", help="of a recorded board (default: this machine)")
         command.add_argument("--json", action="store_true", help="print JSON")
 
@@ -137,6 +141,16 @@ def _list(args: argparse.Namespace) -> int:
             print(f"{'':14} {status.reason}")
     print(f"auto           takes the first usable of {', '.join(AUTO_ORDER)}: {auto or 'none, energy is null'}")
     print(f"by name        {', '.join(form for form in METER_FORMS if ':' in form)}")
+    return 0
+
+
+def _conditions(args: argparse.Namespace) -> int:
+    conditions = read_conditions("during", Path(args.root))
+    if args.json:
+        print(msgspec.json.encode(conditions).decode())
+        return 0
+    for name, value in msgspec.to_builtins(conditions).items():
+        print(f"{name:24} {'-' if value in (None, [], {}, ()) else value}")
     return 0
 
 

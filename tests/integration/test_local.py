@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from multispin_models.energy.conditions import Conditions
 from multispin_models.prompts import JobDefaults, read_jobs
 from multispin_models.records import EnergyRecord, RequestRecord, RoundRecord, RunHeader, read_jsonl
 from multispin_models.sampling import Sampling
@@ -302,6 +303,9 @@ def test_the_seed_changes_nothing_at_temperature_0_and_a_replayed_meter_gives_jo
     [record] = read_jsonl(tmp_path / "run" / "energy.jsonl", EnergyRecord).records
     window_s = (record.ended_ns - record.started_ns) / 1e9
     assert record.energy_j == pytest.approx(4.0 * window_s, rel=1e-6)  # 4 W all along
+    conditions = read_jsonl(tmp_path / "run" / "conditions.jsonl", Conditions).records
+    assert (conditions[0].when, conditions[-1].when) == ("before", "after")
+    assert conditions[0].t_ns < record.started_ns < record.ended_ns < conditions[-1].t_ns
     assert ran.summary["energy_j_per_token"] == pytest.approx(4.0 * window_s / ran.summary["tokens"], rel=1e-6)
     assert ran.summary["energy_label"] == "measured"
     assert "not the energy of this run" in ran.summary["energy_reason"]

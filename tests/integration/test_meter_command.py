@@ -178,3 +178,11 @@ def test_a_reference_that_guesses_is_refused(tmp_path: Path, capsys: Capture) ->
 def test_a_board_that_is_not_there_is_refused(tmp_path: Path, capsys: Capture) -> None:
     assert main(["meter", "read", "--root", str(tmp_path / "none")]) == 1
     assert "which is no folder" in capsys.readouterr().err
+
+
+def test_conditions_are_shown(tmp_path: Path, capsys: Capture) -> None:
+    root = str(unpack("orin-conditions", tmp_path))
+    assert main(["meter", "conditions", "--root", root, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["power_mode"] == "1 25W"
+    assert main(["meter", "conditions", "--root", root]) == 0
+    assert "oc3_event_cnt" in capsys.readouterr().out

@@ -17,6 +17,7 @@ Read in this order:
     serial_line.py  lab meters that print lines
     modelled.py     a guess from the processor's time, never mixed with the others
     replay.py       a recorded file in place of a sensor
+    conditions.py   clocks, heat, throttling, power mode, links and load, before, during and after
     calibration.py  a sensor fitted to an external meter; calibrated.py, the meter behind the fit
 
     sysfs.py, rail_meter.py, stream.py      what sensors share: files of the kernel, rails, devices that send

@@ -30,7 +30,7 @@ from multispin_models.energy.rail_meter import Answer, RailMeter
 from multispin_models.energy.sysfs import read_text
 from multispin_models.errors import SensorAbsent, SensorError
 
-__all__ = ["mailbox_request", "open_first", "parse_adc", "read_mailbox_answer"]
+__all__ = ["firmware", "mailbox_request", "open_first", "parse_adc", "read_mailbox_answer"]
 
 _COMMAND = "pmic_read_adc"
 _LINE = re.compile(r"^\s*(\S+?)_([AV])\s+(?:current|volt)\(\d+\)=(-?\d+(?:\.\d+)?)[AV]\s*$", re.MULTILINE)
@@ -49,7 +49,7 @@ def open_first(root: Path) -> RailMeter:
         SensorAbsent: this is no Raspberry Pi.
         SensorError: the firmware cannot be asked, or does not know the question (before Pi 5).
     """
-    ask = _way_to_ask(root)
+    ask = firmware(root, _COMMAND)
     rails = tuple(parse_adc(ask()))
     info = MeterInfo(
         name="pmic",
@@ -106,8 +106,12 @@ def read_mailbox_answer(answer: bytes | bytearray) -> str:
     return bytes(answer[_HEAD.size : _HEAD.size + _TEXT_BYTES]).split(b"\0", 1)[0].decode("ascii", "replace")
 
 
-def _way_to_ask(root: Path) -> Callable[[], str]:
-    """Return how the firmware's text is got here."""
+def firmware(root: Path, command: str) -> Callable[[], str]:
+    """Return how the firmware's answer to a command is got here: by its device, its program, or a recording.
+
+    Raises:
+        SensorAbsent: this is no Raspberry Pi.
+    """
     recorded, device = root / "vcgencmd.txt", root / "dev/vcio"
     if root != Path("/") and recorded.exists():
         return partial(read_text, recorded)
@@ -115,12 +119,12 @@ def _way_to_ask(root: Path) -> Callable[[], str]:
         raise SensorAbsent(f"{device} is not there: this is no Raspberry Pi")
     program = shutil.which("vcgencmd")
     if os.access(device, os.R_OK) or program is None:
-        return partial(_ask_mailbox, device)
-    return partial(_ask_program, program)
+        return partial(_ask_mailbox, device, command)
+    return partial(_ask_program, program, command)
 
 
-def _ask_mailbox(device: Path) -> str:
-    request = mailbox_request(_COMMAND)
+def _ask_mailbox(device: Path, command: str) -> str:
+    request = mailbox_request(command)
     try:
         descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -137,11 +141,11 @@ def _ask_mailbox(device: Path) -> str:
     return read_mailbox_answer(request)
 
 
-def _ask_program(program: str) -> str:
+def _ask_program(program: str, command: str) -> str:
     try:
-        done = subprocess.run([program, _COMMAND], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603
+        done = subprocess.run([program, command], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise SensorError(f"{program} {_COMMAND} failed: {error}; add the user to group video") from error
+        raise SensorError(f"{program} {command} failed: {error}; add the user to group video") from error
     return done.stdout or done.stderr
 
 
