@@ -5,7 +5,8 @@ from pathlib import Path
 
 import msgspec
 
-from multispin import distill_command, export_command
+from multispin import distill_command, export_command, quantize_command
+from multispin.bench import draft_command
 from multispin.progress import terminal_progress
 from multispin_models.cache import Progress, cache_directory, file_sha256, recorded_sha256_path, silent
 from multispin_models.engines import DEFAULT_ENGINE, ENGINES, Side, expected_export, onnx_recipe, prepare_side
@@ -47,6 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check = commands.add_parser("check", help="compare the files of a pair with their sha256, and their vocabularies")
     export_command.add_arguments(commands.add_parser("export", help="make an ONNX model from a GGUF file"))
     distill_command.add_arguments(commands.add_parser("distill", help="train a small draft on text of its target"))
+    quantize_command.add_arguments(
+        commands.add_parser("quantize", help="make a sibling: a GGUF file in fewer bits, or with layers left out")
+    )
+    bench = commands.add_parser("bench", help="acceptance by task, cost and memory of drafts beside their target")
+    tune = commands.add_parser("tune", help="measure drafts and engines on this machine, and say which to serve")
+    for command in (bench, tune):
+        draft_command.add_arguments(command)
+        command.add_argument("--json", action="store_true", help="print one JSON object")
     for command in (fetch, check):
         command.add_argument(
             "pair",
@@ -77,6 +86,9 @@ def run(args: argparse.Namespace) -> int:
         "check": _check,
         "export": export_command.run,
         "distill": distill_command.run,
+        "bench": draft_command.run,
+        "tune": draft_command.run_tune,
+        "quantize": quantize_command.run,
     }
     return commands[args.models_command](args)
 

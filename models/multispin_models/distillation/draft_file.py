@@ -26,7 +26,14 @@ from multispin_models.gguf_metadata import read_gguf_metadata
 from multispin_models.onnx.architecture import FAMILIES, Architecture
 from multispin_models.onnx.weights import Array
 
-__all__ = ["DRAFT_TYPES", "assemble_draft", "frequent_ids_of", "read_trained", "write_layers_file"]
+__all__ = [
+    "DRAFT_TYPES",
+    "assemble_draft",
+    "frequent_ids_of",
+    "read_trained",
+    "stored_types",
+    "write_layers_file",
+]
 
 DRAFT_TYPES: Final = ("F32", "F16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
 _PREFIX: Final = "multispin.draft."
@@ -160,6 +167,11 @@ def assemble_draft(target: Path, layers_file: Path, destination: Path, *, target
 def frequent_ids_of(path: Path) -> tuple[int, ...]:
     """Return the frequent ids that stand in a draft's file, empty where it has none."""
     return tuple(read_gguf_metadata(path).values.get(f"{_PREFIX}frequent_ids", ()))
+
+
+def stored_types(path: Path) -> list[tuple[str, str]]:
+    """Return the name and the type of every tensor of a GGUF file."""
+    return [(tensor.name, tensor.tensor_type.name) for tensor in gguf.GGUFReader(path).tensors]
 
 
 def _with_metadata_of(reader: Any, partial: Path, num_layers: int, layers_file: Path) -> Any:
