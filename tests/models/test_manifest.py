@@ -6,17 +6,22 @@ from pathlib import Path
 import pytest
 
 from multispin_models import manifest
+from multispin_models.cache import file_sha256
 from multispin_models.default_pair import TARGET_MEMBER, TARGET_REQUIREMENT, TARGET_SHA256
 from multispin_models.errors import ModelError
+from multispin_models.gguf_tokenizer import load_gguf_tokenizer
 from multispin_models.manifest import (
     AS_SHIPPED,
     DEFAULT_PAIR,
     RECIPES,
     expected_paths,
+    expected_sha256,
     load_pair,
     packaged_pairs,
     resolve,
+    resolve_source,
 )
+from multispin_models.vocabulary import explain_differences
 
 OWN = """
 name = "mine"
@@ -183,3 +188,85 @@ def test_a_re_encoded_file_is_made_once_and_its_sha256_recorded(
     record.unlink()  # as after a kill between the two
     resolve(pair)
     assert made == ["Q8_0", "Q8_0"]
+
+
+def write_distilled(folder: Path) -> tuple[Path, str, str]:
+    """Write a target, the layers of a draft of it, and their pair; return the manifest and both hashes."""
+    pytest.importorskip("gguf")
+    from tests.onnx_tiny import write_tiny  # noqa: PLC0415
+
+    from multispin_models.distillation.draft_file import write_layers_file  # noqa: PLC0415
+    from multispin_models.distillation.network import student_of  # noqa: PLC0415
+    from multispin_models.onnx.weights import read_network  # noqa: PLC0415
+
+    target, layers = write_tiny(folder / "target.gguf", "llama", tied=True), folder / "tiny-1.layers.gguf"
+    student = student_of(read_network(target), (1,), 16)
+    sha256 = file_sha256(target)
+    write_layers_file(
+        layers, student.architecture, student.weights, target_sha256=sha256, layers=(1,), frequent_ids=[1, 2, 9],
+        recipe="{}", name="tiny, 1 layer", tensor_type="F32",
+    )  # fmt: skip
+    text = f"""
+name = "mine"
+[target]
+file = "target.gguf"
+[draft]
+file = "target.gguf"
+layers = "tiny-1.layers.gguf"
+layers_sha256 = "{file_sha256(layers)}"
+"""
+    return written(folder, text), sha256, file_sha256(layers)
+
+
+def test_a_distilled_draft_is_put_together_once_from_its_target_and_its_layers(tmp_path: Path) -> None:
+    path, _, _ = write_distilled(tmp_path)
+    draft = load_pair(path).draft
+    assert expected_sha256(draft) is None  # not made yet
+    made, sha256 = resolve_source(draft)
+    assert made.name == "tiny-1.gguf"
+    assert (sha256, sha256) == (file_sha256(made), expected_sha256(draft))
+    assert expected_paths(draft) == (made, made)
+    before = made.stat().st_mtime_ns
+    assert resolve_source(draft) == (made, sha256)
+    assert made.stat().st_mtime_ns == before
+    assert load_gguf_tokenizer(made).vocabulary_hash == load_gguf_tokenizer(tmp_path / "target.gguf").vocabulary_hash
+
+
+def test_damaged_layers_and_layers_without_a_hash_are_refused(tmp_path: Path) -> None:
+    path, _, _ = write_distilled(tmp_path)
+    layers = tmp_path / "tiny-1.layers.gguf"
+    layers.write_bytes(layers.read_bytes()[:-1] + b"x")
+    with pytest.raises(ModelError, match=r"tiny-1\.layers\.gguf has sha256 .* the manifest says"):
+        resolve_source(load_pair(path).draft)
+    layers.unlink()
+    with pytest.raises(ModelError, match=r"tiny-1\.layers\.gguf cannot be read"):
+        resolve_source(load_pair(path).draft)
+    path.write_text(path.read_text().replace("layers_sha256", "#"), encoding="utf-8")
+    with pytest.raises(ModelError, match="'layers' needs 'layers_sha256'"):
+        load_pair(path)
+
+
+def test_vocabularies_that_differ_are_explained_id_by_id() -> None:
+    tokens = [b"a", b"b", b"c", b"\xff"]
+    assert explain_differences(tokens, tokens) == []
+    assert explain_differences(tokens, [b"a", b"x", b"c", b"\xff", b"b"]) == [
+        "id 1: target 'b' (the draft's id 4), draft 'x'",
+        "id 4: target has none, draft 'b' (the target's id 1)",
+    ]
+    many = explain_differences([b"%d" % i for i in range(20)], [b"-%d" % i for i in range(20)])
+    assert many[-1] == "and 12 ids more"
+    assert len(many) == 9
+
+
+def test_check_says_which_ids_differ(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gguf")
+    import tests.onnx_tiny as tiny  # noqa: PLC0415
+
+    from multispin.cli import main  # noqa: PLC0415
+
+    tiny.write_tiny(tmp_path / "target.gguf", "llama")
+    other = (tmp_path / "target.gguf").read_bytes().replace(b"cat", b"dog")
+    (tmp_path / "draft.gguf").write_bytes(other)
+    path = written(tmp_path, OWN.replace("/models/draft.gguf", "draft.gguf").replace('recipe = "Q8_0"\n', ""))
+    assert main(["models", "check", str(path), "--engine", "llamacpp"]) == 1
+    assert "id 260: target 'cat', draft 'dog'" in capsys.readouterr().out

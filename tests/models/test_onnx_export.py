@@ -18,8 +18,9 @@ from multispin_models.onnx.architecture import read_architecture
 from multispin_models.onnx.engine import OnnxModel, load_onnx
 from multispin_models.onnx.export import export_onnx
 from multispin_models.onnx.exported import read_export
-from multispin_models.onnx.recipes import RECIPES
+from multispin_models.onnx.recipes import WHOLE_RECIPES
 from multispin_models.onnx.variants import VARIANTS, AttentionForm, CacheForm
+from multispin_models.sampling import Sampling, choose
 
 TOKENS = [1, *(3 + 37 * i % 256 for i in range(39))]
 
@@ -57,7 +58,7 @@ def test_a_family_has_the_logits_of_llamacpp(tmp_path: Path, family: str, tied: 
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
-@pytest.mark.parametrize("recipe", sorted(set(RECIPES) - {"float32", "int4-block32"}))
+@pytest.mark.parametrize("recipe", sorted(set(WHOLE_RECIPES) - {"float32", "int4-block32"}))
 def test_a_quantized_recipe_stays_near_float32(tmp_path: Path, family: str, recipe: str) -> None:
     source = write_tiny(tmp_path / "tiny.gguf", family)
     results = []
@@ -152,3 +153,48 @@ def test_a_tensor_that_has_no_place_in_the_graph_is_refused(tmp_path: Path) -> N
     extra.write_bytes(extra.read_bytes().replace(b"blk.0.attn_q.bias", b"blk.0.attn_w.bias"))
     with pytest.raises(UnsupportedModel, match=r"blk\.0\.attn_w\.bias"):
         export_onnx(extra, tmp_path / "out", "float32")
+
+
+def test_a_trimmed_head_gives_its_ids_the_same_logits_and_all_others_none(tmp_path: Path) -> None:
+    source, draft = write_tiny(tmp_path / "tiny.gguf", "llama", tied=True), tmp_path / "draft.gguf"
+    ids = [2, 5, 70, 71, 260]
+    add_frequent_ids(source, draft, ids)
+    logits = []
+    for recipe in ("int8-block32", "int8-block32-trimmed"):
+        export_onnx(draft, tmp_path / recipe, recipe)
+        model = load_onnx(tmp_path / recipe, n_ctx=32, max_sequences=1, max_rows=16, num_threads=1)
+        logits.append(model.forward([Rows(model.open_sequence(), [1, 9, 200, 4], 3)])[0].copy())
+        assert model.info.recipe.startswith(recipe)
+        model.close()
+    whole, trimmed = logits
+    np.testing.assert_array_equal(trimmed[:, ids], whole[:, ids])
+    assert np.isneginf(np.delete(trimmed, ids, axis=1)).all()
+    chosen = choose(trimmed[-1], 4, Sampling(temperature=0.8, seed=1))
+    assert chosen in ids
+
+
+def test_a_file_without_frequent_ids_cannot_be_trimmed(tmp_path: Path) -> None:
+    source = write_tiny(tmp_path / "tiny.gguf", "llama")
+    with pytest.raises(ModelError, match="0 frequent ids: a trimmed head needs"):
+        export_onnx(source, tmp_path / "no", "int8-block32-trimmed")
+    for ids in ([3, 2], [2, 2], [0, 261], [-1, 4]):
+        add_frequent_ids(source, tmp_path / "draft.gguf", ids)
+        with pytest.raises(ModelError, match="2 frequent ids: a trimmed head needs"):
+            export_onnx(tmp_path / "draft.gguf", tmp_path / "no", "int8-block32-trimmed")
+    assert not (tmp_path / "no").exists()
+
+
+def add_frequent_ids(source: Path, destination: Path, ids: list[int]) -> None:
+    """Write a file anew with a list of frequent ids, as a trained draft has it."""
+    reader, writer = gguf.GGUFReader(source), gguf.GGUFWriter(destination, "llama")
+    for field in reader.fields.values():
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
+    writer.add_array("multispin.draft.frequent_ids", ids)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, np.array(tensor.data))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

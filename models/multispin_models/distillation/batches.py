@@ -86,6 +86,17 @@ class Batches:
 
     def next_batch(self) -> Batch:
         """Return the next step's conversations."""
+        return batch_of(self._take())
+
+    def skip(self, steps: int) -> None:
+        """Pass over the conversations of some steps: a run that goes on sees those that it has not seen.
+
+        With the corpus that the steps were trained on the order is the same to the last conversation.
+        """
+        for _ in range(steps):
+            self._take()
+
+    def _take(self) -> list[Conversation]:
         chosen: list[Conversation] = []
         size = 0
         while size < self._batch_tokens:
@@ -96,4 +107,4 @@ class Batches:
                 self.passes += 1
             chosen.append(self.training[self._queue.pop()])
             size += len(chosen[-1].tokens)
-        return batch_of(chosen)
+        return chosen

@@ -232,6 +232,7 @@ class Trainer:
         self._moments[:] = found["moments"]
         self.step, self.tokens = found["counts"].tolist()
         self.head_ids = found["head_ids"]
+        self._batches.skip(self.step)
 
 
 def load_checkpoint(path: Path) -> dict[str, npt.NDArray[Any]]:

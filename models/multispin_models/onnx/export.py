@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Final
 
 import onnx
 
@@ -24,10 +25,12 @@ from multispin_models.onnx.graph import build_graphs
 from multispin_models.onnx.recipes import RECIPES, Recipe, find_recipe
 from multispin_models.onnx.smoothing import smooth_network
 from multispin_models.onnx.vocabulary_file import write_vocabulary_file
-from multispin_models.onnx.weights import Network, read_network
+from multispin_models.onnx.weights import Network, read_network, trim_head
 from multispin_models.vocabulary import vocabulary_hash
 
 __all__ = ["export_onnx"]
+
+FREQUENT_IDS: Final = "multispin.draft.frequent_ids"  # metadata of a draft's file, ascending
 
 _logger = logging.getLogger(__name__)
 
@@ -51,6 +54,8 @@ def export_onnx(source_gguf: Path, destination_dir: Path, recipe: str, *, name: 
         raise ConfigError(f"destination {destination_dir} is there already: remove it, or name another")
     metadata = read_gguf_metadata(source_gguf)
     network = read_network(source_gguf)
+    if chosen.trimmed:
+        trim_head(network, metadata.get(FREQUENT_IDS, tuple) or ())
     destination_dir.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{destination_dir.name}.", dir=destination_dir.parent))
     try:

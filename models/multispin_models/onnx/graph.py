@@ -8,8 +8,9 @@ All matrices see the rows of all sequences one below the other; only attention s
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from multispin_models.onnx.attention import AttentionWriter
 from multispin_models.onnx.builder import CONTRIB, GraphBuilder
@@ -67,7 +68,7 @@ class _NetworkWriter:
             normed, stream = self._add_and_norm(stream, fed, following, f"{number + 1}.attention_norm")
         self._observed(normed, a.num_layers, HEAD)
         asked = b.one("Gather", normed, "logit_rows")
-        b.node("Identity", [self._head(asked)], [b.output("logits", _FLOAT, ["asked", a.n_vocab])])
+        b.node("Identity", [self._spread(self._head(asked))], [b.output("logits", _FLOAT, ["asked", a.n_vocab])])
         return b.finish(f"{a.family} {self._recipe.name}", [v.file_name for v in VARIANTS])
 
     def _declare_inputs(self) -> None:
@@ -88,6 +89,19 @@ class _NetworkWriter:
         if network.head_is_tied and recipe.head == recipe.embedding == "float32":
             return self._builder.one("Gemm", rows, "embedding.weight", transB=1)
         return self._products.add("head", rows, network.head, recipe.head)
+
+    def _spread(self, logits: str) -> str:
+        """Return logits of the whole vocabulary: minus infinity for the ids that a trimmed head leaves out."""
+        b, ids = self._builder, self._network.head_ids
+        if ids is None:
+            return logits
+        asked = b.one("Shape", logits, end=1)
+        lowest = numpy_helper.from_array(np.array([-np.inf], np.float32))
+        whole = b.one(
+            "ConstantOfShape", b.one("Concat", asked, b.sizes(self._network.architecture.n_vocab), axis=0), value=lowest
+        )
+        places = b.one("Expand", b.constant("head.ids", ids[None]), b.one("Shape", logits))
+        return b.one("ScatterElements", whole, places, logits, axis=1)
 
     def _norm(self, rows: str, weight: Array, name: str) -> str:
         b = self._builder

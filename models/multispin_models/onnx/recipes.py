@@ -19,7 +19,7 @@ import msgspec
 
 from multispin_models.errors import ConfigError
 
-__all__ = ["Form", "RECIPES", "Recipe", "find_recipe"]
+__all__ = ["Form", "RECIPES", "Recipe", "WHOLE_RECIPES", "find_recipe"]
 
 Form = Literal["float32", "int8-block32", "int8-block64", "int4-block32", "w8a8"]
 
@@ -31,6 +31,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: as asked for and shown.
         smooth: scales are moved from activations into weights first (SmoothQuant).
         embedding: of the table that rows are taken from: "float32", or 8-bit blocks.
+        trimmed: the head has only the ids that the file names as frequent (a draft's does); no other is ever chosen
+            (FR-Spec, Zhao et al., arXiv 2502.14856).
     """
 
     name: str
@@ -41,6 +43,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head: Form
     embedding: Literal["float32", "int8-block32", "int8-block64"]
     smooth: bool = False
+    trimmed: bool = False
 
 
 def _uniform(form: Form) -> Recipe:
@@ -63,6 +66,18 @@ RECIPES: Final = {
             "int8-block32",
             "int8-block32",
         ),
+        # for drafts with a list of frequent ids: the head is the largest matrix of a small draft
+        msgspec.structs.replace(_uniform("int8-block32"), name="int8-block32-trimmed", trimmed=True),
+        Recipe(
+            "int4-block32-trimmed",
+            "int4-block32",
+            "int4-block32",
+            "int4-block32",
+            "int4-block32",
+            "int8-block32",
+            "int8-block32",
+            trimmed=True,
+        ),
         _uniform("w8a8"),
         # down sees the widest activations, the head decides between near equals: both keep blocks
         Recipe("w8a8-smooth", "w8a8", "w8a8", "w8a8", "int8-block64", "int8-block64", "int8-block64", smooth=True),
@@ -71,6 +86,10 @@ RECIPES: Final = {
         Recipe("w8a8-smooth-all", "w8a8", "w8a8", "w8a8", "w8a8", "w8a8", "int8-block64", smooth=True),
     )
 }
+
+
+# Those that any file can be exported in.
+WHOLE_RECIPES: Final = tuple(sorted(name for name, recipe in RECIPES.items() if not recipe.trimmed))
 
 
 def find_recipe(name: str) -> Recipe:

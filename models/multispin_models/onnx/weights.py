@@ -4,6 +4,7 @@ A matrix is [outputs, inputs], as the file has it. Query, key and value are stac
 another: one product each instead of three and two.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from multispin_models.errors import ModelError, UnsupportedModel
 from multispin_models.gguf_metadata import read_gguf_metadata
 from multispin_models.onnx.architecture import FAMILIES, Architecture, inverse_frequencies, read_architecture
 
-__all__ = ["Array", "Layer", "Network", "read_network"]
+__all__ = ["Array", "Layer", "Network", "read_network", "trim_head"]
 
 Array = npt.NDArray[np.float32]
 _ROPE_FACTORS: Final = "rope_freqs.weight"
@@ -53,6 +54,7 @@ class Network(msgspec.Struct):
         embedding: [n_vocab, hidden]
         head: [n_vocab, hidden]; the embedding itself where the file has no head of its own.
         inverse_frequencies: [head_size / 2] float64, see `architecture.inverse_frequencies`.
+        head_ids: [rows of the head] ids that they stand for, ascending; None for all of the vocabulary.
     """
 
     architecture: Architecture
@@ -61,11 +63,29 @@ class Network(msgspec.Struct):
     output_norm: Array
     head: Array
     inverse_frequencies: npt.NDArray[np.float64]
+    head_ids: npt.NDArray[np.int64] | None = None
 
     @property
     def head_is_tied(self) -> bool:
         """Whether head and embedding are one matrix."""
         return self.head is self.embedding
+
+
+def trim_head(network: Network, token_ids: Sequence[int]) -> None:
+    """Leave only the rows of some ids in the head.
+
+    Raises:
+        ModelError: no id, one outside of the vocabulary, or not in ascending order.
+    """
+    n_vocab = network.architecture.n_vocab
+    ids = np.array(token_ids, np.int64)
+    if not len(ids) or ids[0] < 0 or ids[-1] >= n_vocab or (np.diff(ids) <= 0).any():
+        raise ModelError(
+            f"{len(ids)} frequent ids: a trimmed head needs different ones from 0 to {n_vocab - 1} in ascending order, "
+            "as `multispin models distill` writes them; export with a recipe that is not trimmed"
+        )
+    network.head_ids = ids
+    network.head = network.head[ids]
 
 
 def read_network(path: Path) -> Network:

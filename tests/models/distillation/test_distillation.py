@@ -154,6 +154,18 @@ def test_training_lowers_the_loss_and_a_checkpoint_goes_on_exactly(target: Path,
         trainer(target, corpus, tmp_path / "whole.npz", layers=(1,))
 
 
+def test_a_run_in_two_parts_ends_where_one_run_ends(target: Path, corpus: Path, tmp_path: Path) -> None:
+    whole = trainer(target, corpus, tmp_path / "whole.npz")
+    whole.run(lambda _: None, report_every=100, save_every_s=1e9)
+    first = trainer(target, corpus, tmp_path / "parts.npz")
+    for _ in range(5):
+        first._learn(first._batches.next_batch())
+    first.save()
+    second = trainer(target, corpus, tmp_path / "parts.npz")
+    second.run(lambda _: None, report_every=100, save_every_s=1e9)
+    np.testing.assert_array_equal(second.student.vector, whole.student.vector)
+
+
 def test_held_out_text_is_not_trained_on(target: Path, corpus: Path) -> None:
     batches = Batches(corpus, 1, 100)
     assert [c.number for c in batches.held_out] == [0]
