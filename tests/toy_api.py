@@ -13,6 +13,7 @@ from multispin_agent.api.service import AgentService
 from multispin_agent.client import Client
 from multispin_agent.config import Config
 from multispin_agent.draft_source import model_source
+from multispin_coordinator.api.service import AloneService
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config as CoordinatorConfig
 from multispin_coordinator.config import Limits
@@ -87,7 +88,9 @@ class Loopback:
         limits = Limits(
             max_context_tokens=N_CTX, max_prompt_tokens=300, max_sessions=max_concurrent, max_sessions_per_agent=64
         )
-        coordinator = CoordinatorConfig(bind="tcp://127.0.0.1:*", limits=limits)
+        coordinator = CoordinatorConfig(
+            bind="tcp://127.0.0.1:*", limits=limits, max_concurrent=max_concurrent, http=settings
+        )
         target = Loaded(self.target, ToyTokenizer())
         self.coordinator = Server(coordinator, target, self.target.info, PassMeter(None), context)
         self._coordinating = asyncio.create_task(self.coordinator.serve())
@@ -106,11 +109,16 @@ class Loopback:
         self.api = Api(settings, "toy", None if keys is None else Keys(keys))
         self.http = HttpServer(self.api.app, "127.0.0.1", 0, settings)
         self.http.start()
+        self.alone = AloneService(coordinator, self.coordinator, ToyTokenizer(), self.target.info, None)
+        self.alone_api = Api(settings, "toy", None if keys is None else Keys(keys))
+        self.alone_http = HttpServer(self.alone_api.app, "127.0.0.1", 0, settings)
+        self.alone_http.start()
+        self.at_coordinator = False  # whom requests go to
         self._writers: list[asyncio.StreamWriter] = []
 
     @property
     def port(self) -> int:
-        return int(self.http.url.rpartition(":")[2])
+        return int((self.alone_http if self.at_coordinator else self.http).url.rpartition(":")[2])
 
     async def slots(self) -> list[dict[str, Any]]:
         return msgspec.json.decode((await self.ask("GET", "/slots"))[1])
@@ -147,16 +155,17 @@ class Loopback:
         return (
             self.draft.num_open == self.target.num_open == 0
             and not self.coordinator.dispatcher.sessions
-            and self.http.num_connections == 0
-            and self.api.num_present == 0
+            and self.http.num_connections == self.alone_http.num_connections == 0
+            and self.api.num_present == self.alone_api.num_present == 0
         )
 
     async def close(self) -> None:
         self.target.gate.set()
         for writer in self._writers:
             writer.transport.abort()
-        await self.api.stop()
-        await self.http.stop()
+        for api, http in ((self.api, self.http), (self.alone_api, self.alone_http)):
+            await api.stop()
+            await http.stop()
         await self.client.close()
         self._engine.shutdown()
         self._coordinating.cancel()
@@ -180,6 +189,7 @@ def play(
                 await asyncio.wait_for(loopback.client.ready(), PATIENCE_S)
                 if opened:
                     loopback.api.open(loopback.service)
+                    loopback.alone_api.open(loopback.alone)
                 await part(loopback)
             finally:
                 await loopback.close()

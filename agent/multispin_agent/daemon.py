@@ -166,17 +166,18 @@ async def _served(serve_file: ServeFile, jobs: list[Job], recorder: Recorder | N
 
 async def _serve_http(config: Config, args: argparse.Namespace) -> int:
     """Serve users until a signal comes; one that comes while the model loads ends it after the load."""
+    assert config.http_listen is not None
     if args.prompts != "-" or args.out is not None:
         raise ConfigError("--http-listen serves users: --prompts and --out are of an agent that serves a file")
     try:
-        from multispin_agent.api.interface import open_interface  # noqa: PLC0415 - an extra
-        from multispin_agent.api.service import AgentService  # noqa: PLC0415
+        from multispin_agent.api.service import AgentService  # noqa: PLC0415 - an extra
+        from multispin_models.api.interface import open_interface  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(f"the HTTP interface is not installed ({error}): run scripts/setup") from error
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    api, server = open_interface(config)
+    api, server = open_interface(config.http_listen, config.http_keys_file, config.http, config.pair)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(server.stop)
         server.start()

@@ -15,10 +15,10 @@ from multispin_agent.draft_source import DraftSource
 from multispin_agent.drafter import Drafted, Drafter
 from multispin_agent.generation import Generation
 from multispin_agent.request import Finished, Request, RequestFailed, RoundTiming
-from multispin_agent.text import TextAssembler
 from multispin_models.engine_thread import Engine
 from multispin_models.messages import Draft, Open, Refused, Verdict, Welcome
 from multispin_models.records import Finish
+from multispin_models.text import TextAssembler
 
 __all__ = ["generate"]
 

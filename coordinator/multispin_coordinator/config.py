@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from multispin_models.api.settings import HttpSettings
 from multispin_models.channel import Security
 from multispin_models.engines import DEFAULT_ENGINE
 
@@ -69,6 +70,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             "modelled:BUSY_W,IDLE_W", "calibrated:NAME", "replay:FILE", "replay:FILE,loop"; each is described by
             models/docs/meters.md.
         store: SQLite file for the records that agents upload; null keeps none.
+        max_concurrent: texts that the target writes alone at once, for users of the coordinator's own HTTP interface;
+            each holds one of `limits.max_sessions`.
+        http_listen: HOST:PORT of that interface; null has none. Off loopback keys are needed.
+        http_keys_file: bearer keys, one a line, mode 0600; null lets in everybody.
+        http: bounds of the HTTP interface.
         require_exact: refuse to start when the probe finds that the engine is not exact.
     """
 
@@ -81,3 +87,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     meter: str = "auto"
     store: str | None = None
     require_exact: bool = False
+    max_concurrent: Positive = 4
+    http_listen: str | None = None
+    http_keys_file: str | None = None
+    http: HttpSettings = HttpSettings()

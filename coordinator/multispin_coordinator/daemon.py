@@ -10,7 +10,9 @@ import asyncio
 import logging
 import signal
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import zmq
@@ -24,10 +26,14 @@ from multispin_models.channel import check_endpoint
 from multispin_models.energy import open_meter
 from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import ENGINES, Loaded, load_side, log_progress
-from multispin_models.errors import MultispinError, UnsupportedModel
+from multispin_models.errors import ConfigError, MultispinError, UnsupportedModel
 from multispin_models.language_model import ModelInfo
 from multispin_models.probes import probe_exactness, probe_rollback
 from multispin_models.settings import add_setting_flags, read_settings
+
+if TYPE_CHECKING:
+    from multispin_models.api.app import Api
+    from multispin_models.api.server import HttpServer
 
 __all__ = ["add_arguments", "load_target", "run"]
 
@@ -40,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bind", metavar="ENDPOINT", help="listen here, tcp://ADDRESS:PORT (default %(default)s)")
     parser.add_argument("--store", metavar="FILE", help="SQLite file for the records that agents upload")
     add_setting_flags(parser, ENGINES)
+    parser.add_argument("--max-concurrent", type=int, metavar="N", help="texts that the target writes alone at once")
+    parser.add_argument("--http-listen", metavar="HOST:PORT", help="serve users over HTTP here: the target alone")
+    parser.add_argument("--http-keys-file", metavar="FILE", help="bearer keys, one a line, mode 0600")
 
 
 def load_target(config: Config, progress: Progress) -> tuple[Loaded, ModelInfo]:
@@ -74,6 +83,25 @@ def load_target(config: Config, progress: Progress) -> tuple[Loaded, ModelInfo]:
     return loaded, msgspec.structs.replace(loaded.model.info, exact=report.exact)
 
 
+def _listen(config: Config, listen: str) -> "tuple[Api, HttpServer]":
+    """Return the HTTP interface of the coordinator's own users.
+
+    Raises:
+        ConfigError: it is not installed, or cannot listen there.
+    """
+    try:
+        from multispin_models.api.interface import open_interface  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigError(f"the HTTP interface is not installed ({error}): run scripts/setup") from error
+    return open_interface(listen, config.http_keys_file, config.http, config.pair)
+
+
+def _open(api: "Api", config: Config, server: Server, loaded: Loaded, info: ModelInfo, meter: PassMeter) -> None:
+    from multispin_coordinator.api.service import AloneService  # noqa: PLC0415 - an extra
+
+    api.open(AloneService(config, server, loaded.tokenizer, info, meter.label))
+
+
 async def serve(config: Config) -> None:
     """Load the target and serve until SIGTERM or SIGINT; a signal while it loads ends it after the load."""
     loop = asyncio.get_running_loop()
@@ -85,15 +113,26 @@ async def serve(config: Config) -> None:
     if opened.meter is None:
         log.info("%s", opened.reason)
     meter = PassMeter(opened.meter)
-    with EngineThread() as loader:
-        loaded, info = await loader.run(load_target, config, log_progress)
-    with zmq.Context() as context:
+    async with AsyncExitStack() as stack:
+        interface = None if config.http_listen is None else _listen(config, config.http_listen)
+        if interface is not None:
+            stack.push_async_callback(interface[1].stop)
+            interface[1].start()
+            log.info("users: answering at %s", interface[1].url)
+        with EngineThread() as loader:
+            loaded, info = await loader.run(load_target, config, log_progress)
+        context = stack.enter_context(zmq.Context())
         store = None if config.store is None else RecordStore(Path(config.store))
         server = Server(config, loaded, info, meter, context, store=store)
         # The signal to whoever started this.
         print(f"ready {server.endpoint} {msgspec.json.encode(info).decode()}", flush=True)  # noqa: T201
         serving = asyncio.create_task(server.serve())
+        if interface is not None:
+            _open(interface[0], config, server, loaded, info, meter)
         await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        if interface is not None:  # users first, then what serves them
+            await interface[0].stop()
+            await interface[1].stop()
         serving.cancel()
         try:
             await serving

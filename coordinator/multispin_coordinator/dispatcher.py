@@ -42,16 +42,17 @@ from multispin_models.messages import (
 from multispin_models.records.schema import SCHEMA_VERSION
 from multispin_models.verification import Verification
 
-__all__ = ["Batch", "Dispatcher", "Send"]
+__all__ = ["ALONE", "Batch", "Dispatcher", "Send"]
 
 log = logging.getLogger(__name__)
 
+ALONE = b""  # owns the requests of the coordinator's own users; no agent has an empty routing id
 MAX_BATCHES = 64  # of records that wait for the disk; what comes beyond is sent again
 MAX_FAULTS = 2  # passes that may fail under one request before it is refused
 
 
 class Send(NamedTuple):
-    """A message for an agent."""
+    """A message for an agent, or for a user of the coordinator's own (`ALONE`)."""
 
     agent: bytes
     message: CoordinatorMessage
@@ -171,10 +172,8 @@ class Dispatcher:
     def _on_open(self, agent: bytes, opened: Open, now_ns: int) -> list[Send]:
         check_open(opened, self._target, self._limits, self._max_context)
         session = self.sessions.get(opened.request_id)
-        if session is not None and session.agent != agent and session.agent in self.agents:
-            raise Reject(
-                "request_owned", "another agent that is alive has this request", opened.request_id, opened.round
-            )
+        if session is not None and session.agent != agent and (session.agent in self.agents or session.agent == ALONE):
+            raise Reject("request_owned", "another one that is alive has this request", opened.request_id, opened.round)
         if session is not None and session.agent == agent and opened.round <= session.round:
             return self._answer_again(session, opened.round)
         if session is not None:
@@ -192,7 +191,7 @@ class Dispatcher:
 
     def _check_room(self, agent: bytes, opened: Open) -> None:
         own = len(self._roster.of_agent(agent))
-        if own >= self._limits.max_sessions_per_agent:
+        if own >= self._limits.max_sessions_per_agent and agent != ALONE:
             raise Reject(
                 "too_many_sessions",
                 f"{own} requests of yours are open, the most allowed",
@@ -238,6 +237,26 @@ class Dispatcher:
         session = self.sessions.get(close.request_id)
         if session is not None and session.agent == agent:
             self._drop(session)
+
+    # -- the coordinator's own users ----------------------------------------------------------------------------------
+
+    def open_alone(self, opened: Open, now_ns: int) -> None:
+        """Begin a text that the target writes without drafts; every token comes as a verdict sent to `ALONE`.
+
+        Raises:
+            Reject: it cannot be served.
+        """
+        check_open(opened, self._target, self._limits, self._max_context)
+        self._check_room(ALONE, opened)
+        session = Session(opened, ALONE, self._max_context)
+        session.received_ns = now_ns
+        self._roster.queue(session)
+
+    def close_alone(self, request_id: int) -> None:
+        """End such a text, if it has not ended."""
+        self._on_close(ALONE, Close(request_id))
+
+    # -- records ------------------------------------------------------------------------------------------------------
 
     def _on_records(self, agent: bytes, records: Records) -> None:
         if not self._keeps_records:
@@ -319,6 +338,9 @@ class Dispatcher:
         session.verdict = verdict
         if finish != GOES_ON:
             self._roster.drop(session)  # an Open that came meanwhile is served after it
+        elif session.agent == ALONE:
+            session.go_on_alone(timing.finished_ns)
+            self._roster.queue(session)
         return Send(session.agent, verdict)
 
     def _on_fault(self, session: Session) -> list[Send]:

@@ -14,7 +14,7 @@ import zmq
 
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config
-from multispin_coordinator.dispatcher import Dispatcher, Send
+from multispin_coordinator.dispatcher import ALONE, Dispatcher, Send
 from multispin_coordinator.keeper import Keeper
 from multispin_coordinator.passes import Outcome, Pass, PassTiming
 from multispin_coordinator.store import RecordStore
@@ -24,7 +24,7 @@ from multispin_models.clock import monotonic_ns
 from multispin_models.engine_thread import Engine, EngineThread
 from multispin_models.engines import Loaded
 from multispin_models.language_model import ModelInfo
-from multispin_models.messages import encode
+from multispin_models.messages import CoordinatorMessage, Open, Refused, Verdict, encode
 from multispin_models.records import read_boot_id
 
 __all__ = ["Server"]
@@ -77,6 +77,7 @@ class Server:
         self._engine = EngineThread() if engine is None else engine
         self._now_ns = now_ns
         self._loop = asyncio.get_running_loop()
+        self._own_users: dict[int, Callable[[Verdict | Refused], None]] = {}
         self._pass_due = self._computing = self._closed = False
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._keeper = None if store is None else Keeper(store, self._send, self.dispatcher.on_batch_done)
@@ -107,6 +108,26 @@ class Server:
                 self._keeper.close()
             log.info("closed; counters: %s", dict(sorted(self.dispatcher.counters.items())))
 
+    def open_alone(self, opened: Open, on_answer: Callable[[Verdict | Refused], None]) -> None:
+        """Have the target write a text without drafts, in the passes that verify the agents'.
+
+        Args:
+            opened: the request.
+            on_answer: called with a verdict for every token; after one that finishes, or a refusal, nothing comes.
+
+        Raises:
+            Reject: it cannot be served.
+        """
+        self.dispatcher.open_alone(opened, self._now_ns())
+        self._own_users[opened.request_id] = on_answer
+        self._start_pass()
+
+    def close_alone(self, request_id: int) -> None:
+        """End such a text, wherever it is."""
+        self._own_users.pop(request_id, None)
+        self.dispatcher.close_alone(request_id)
+        self._start_pass()  # its sequence is freed
+
     def _on_frames(self, frames: list[bytes]) -> None:
         self._send(self.dispatcher.on_frame(frames[0], frames[1:], self._now_ns()))
         if self._keeper is not None:
@@ -116,9 +137,16 @@ class Server:
 
     def _send(self, sends: list[Send]) -> None:
         for agent, message in sends:
-            if not self._channel.send([agent, encode(message)]):
+            if agent == ALONE:
+                self._tell_user(message)
+            elif not self._channel.send([agent, encode(message)]):
                 # The agent asks again when it is back: every answer can be given twice.
                 self.dispatcher.counters["unsent_messages"] += 1
+
+    def _tell_user(self, message: CoordinatorMessage) -> None:
+        assert isinstance(message, Verdict | Refused)
+        if message.request_id in self._own_users:
+            self._own_users[message.request_id](message)
 
     def _start_pass(self) -> None:
         """Wake the engine unless it computes; what is ready is looked at only when the socket has been drained."""

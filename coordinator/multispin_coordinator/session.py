@@ -2,6 +2,8 @@
 
 A job is rows to feed: what is committed and not yet in the cache, then the draft. A prompt is a job without a draft;
 a draft of L tokens in steady state is a job of L + 1 rows. The last L + 1 rows of a job are scored. No I/O.
+
+A session that goes on alone gives itself the next job: an empty draft, which is one row.
 """
 
 from collections.abc import Sequence
@@ -71,6 +73,10 @@ class Session:
         """Add what a pass with rows of this job took; joules that are not known make the sum unknown."""
         self.verify_us += verify_us
         self.energy_nj = None if energy_nj is None or self.energy_nj is None else self.energy_nj + energy_nj
+
+    def go_on_alone(self, now_ns: int) -> None:
+        """Take an empty draft as the next job, as if an agent had sent it."""
+        self.submit(self.round + 1, (), now_ns)
 
     @property
     def num_rows(self) -> int:

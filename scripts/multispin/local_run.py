@@ -49,6 +49,7 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         num_draft_tokens: L.
         draft_ahead: draft while a verdict is in flight.
         concurrent_per_agent: requests that one agent serves at once.
+        concurrent_alone: requests that the target serves at once without an agent.
         pair: the models.
         engine, draft_engine: of coordinator and agents.
         coordinator_threads, agent_threads: of a forward pass.
@@ -62,6 +63,7 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     num_draft_tokens: Annotated[int, Meta(ge=0, le=64)] = 4
     draft_ahead: bool = True
     concurrent_per_agent: Positive = 1
+    concurrent_alone: Annotated[int, Meta(ge=0)] = 0
     pair: str = "smollm2-135m"
     engine: str = DEFAULT_ENGINE
     draft_engine: str = DEFAULT_ENGINE
@@ -212,11 +214,12 @@ MULTISPIN = [sys.executable, "-m", "multispin"]
 
 def coordinator_toml(settings: RunSettings) -> str:
     """Return the configuration file of the coordinator of a run."""
-    sessions = settings.num_agents * settings.concurrent_per_agent
+    sessions = settings.num_agents * settings.concurrent_per_agent + settings.concurrent_alone
     return (
         f'pair = {_quoted(settings.pair)}\nengine = "{settings.engine}"\nthreads = {settings.coordinator_threads}\n'
         # The run's meter covers the whole machine, agents too: no pass may claim its joules for the coordinator.
-        'meter = "shared"\n\n'
+        'meter = "shared"\n'
+        f"max_concurrent = {max(1, settings.concurrent_alone)}\n\n"
         f"[limits]\nmax_sessions = {sessions}\nmax_sessions_per_agent = {settings.concurrent_per_agent + 1}\n"
         f"max_context_tokens = {settings.max_context_tokens}\n"
         f"max_prompt_tokens = {settings.max_context_tokens - 1}\n"

@@ -1,5 +1,7 @@
 """Run coordinator and agents on this machine for users, until interrupted: agent i answers on HTTP port P + i.
 
+With N agents the coordinator answers on P + N: the target alone, without any draft, for comparison.
+
 Each is a process of its own; one that dies is started again, and the texts under way go on.
 
     multispin up --agents 2 --http-port 8080
@@ -19,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from multispin.flags import add_draft_flags
+from multispin.flags import add_draft_flags, positive
 from multispin.local_run import MULTISPIN, RunSettings, coordinator_toml, draft_flags, prepare_draft
 from multispin.progress import terminal_progress
 from multispin.supervised import Supervised
@@ -41,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_draft_flags(parser)
     parser.add_argument("--num-draft-tokens", type=int, default=4, metavar="L", help="drafted a round (default 4)")
     parser.add_argument("--concurrent-per-agent", type=int, default=1, metavar="N", help="requests at once (default 1)")
+    parser.add_argument(
+        "--concurrent-alone",
+        type=positive,
+        metavar="N",
+        help="requests at once at the coordinator's own port (default: as --concurrent-per-agent)",
+    )
     parser.add_argument("--pair", default=default.pair, metavar="PAIR", help="packaged pair, or a manifest (.toml)")
     parser.add_argument("--engine", metavar="ENGINE[:RECIPE]", default=default.engine, help="default %(default)s")
     parser.add_argument("--draft-engine", metavar="ENGINE[:RECIPE]", help="of the agents (default: as --engine)")
@@ -54,10 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run `multispin up`; return 0 when it was interrupted, which is how it ends."""
     settings = _settings(args)
-    if not 1 <= args.http_port <= LAST_PORT + 1 - settings.num_agents:
+    last = LAST_PORT - settings.num_agents
+    if not 1 <= args.http_port <= last:
         raise ConfigError(
-            f"--http-port is {args.http_port}, allowed are 1 to {LAST_PORT + 1 - settings.num_agents}: "
-            f"{settings.num_agents} agents take one each from there on"
+            f"--http-port is {args.http_port}, allowed are 1 to {last}: "
+            f"{settings.num_agents} agents take one each from there on, and the coordinator the next"
         )
     prepare_side(settings.pair, "target", settings.engine, terminal_progress())
     prepare_draft(settings, terminal_progress())
@@ -117,6 +126,9 @@ class _Up:
             agent.start()
         for index, agent in enumerate(self._agents):
             print(f"agent {index}  {agent.wait_ready()}/v1", flush=True)
+        print(
+            f"target   http://127.0.0.1:{self._http_port + len(self._agents)}/v1  (alone, without drafts)", flush=True
+        )
         print("ready; end with Ctrl-C", flush=True)
 
     def watch(self) -> None:
@@ -141,7 +153,9 @@ class _Up:
 
     def _coordinator_command(self) -> Sequence[str]:
         command = [*MULTISPIN, "coordinator", "--exit-with-parent", str(os.getpid())]
-        return [*command, "--config", str(self._toml), "--bind", self._endpoint]
+        command += ["--config", str(self._toml), "--bind", self._endpoint]
+        command += ["--http-listen", f"127.0.0.1:{self._http_port + self._settings.num_agents}"]
+        return command + ([] if self._keys_file is None else ["--http-keys-file", self._keys_file])
 
     def _agent_command(self, index: int) -> Sequence[str]:
         settings = self._settings
@@ -171,6 +185,7 @@ def _settings(args: argparse.Namespace) -> RunSettings:
         "lookup_min_ngram": args.lookup_min_ngram,
         "num_draft_tokens": args.num_draft_tokens,
         "concurrent_per_agent": args.concurrent_per_agent,
+        "concurrent_alone": args.concurrent_alone or args.concurrent_per_agent,
         "pair": args.pair,
         "engine": args.engine,
         "draft_engine": args.draft_engine or args.engine,

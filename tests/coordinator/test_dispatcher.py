@@ -7,7 +7,9 @@ import msgspec
 import pytest
 from tests.toy_model import END_TOKEN, ToyModel
 
+from multispin_coordinator.admission import Reject
 from multispin_coordinator.config import Limits
+from multispin_coordinator.dispatcher import ALONE as OWN_USERS
 from multispin_coordinator.dispatcher import MAX_BATCHES, MAX_FAULTS, Dispatcher, Send
 from multispin_coordinator.passes import Pass, PassTiming
 from multispin_coordinator.verifier import run_pass
@@ -413,3 +415,34 @@ def test_records_are_refused_where_none_are_kept_and_in_another_schema() -> None
     assert isinstance(refused, Refused)
     assert refused.code == "records_schema"
     assert coordinator.dispatcher.take_batches() == []
+
+
+def test_a_request_of_the_coordinators_own_users_goes_on_by_itself_and_no_agent_can_take_it() -> None:
+    coordinator = Coordinator("a", max_sessions_per_agent=1)
+    coordinator.dispatcher.open_alone(OPEN, 0)
+    [refused] = coordinator.say("a", msgspec.structs.replace(OPEN, round=1))
+    assert isinstance(refused, Refused)
+    assert refused.code == "request_owned"
+    coordinator.say("a", Close(OPEN.request_id))
+    tokens, rounds = [], []
+    while begun := coordinator.begin_pass():
+        coordinator.now_ns += 60 * SECOND
+        for send in coordinator.end_pass(begun):
+            assert send.agent == OWN_USERS
+            assert isinstance(send.message, Verdict)
+            tokens.append(send.message.next_token_id)
+            rounds.append(send.message.round)
+        coordinator.dispatcher.on_tick(coordinator.now_ns)
+    assert (tokens, rounds) == (ALONE, list(range(20)))
+    assert coordinator.target.num_open == 0
+
+
+def test_the_coordinators_own_users_are_refused_what_agents_are_and_when_too_many_wait() -> None:
+    coordinator = Coordinator(max_sessions_per_agent=1)
+    for request_id in range(3):
+        coordinator.dispatcher.open_alone(msgspec.structs.replace(OPEN, request_id=request_id), 0)
+    with pytest.raises(Reject, match="3 requests are open or wait"):
+        coordinator.dispatcher.open_alone(OPEN, 0)
+    coordinator.dispatcher.close_alone(2)
+    with pytest.raises(Reject, match="prompt has 65 tokens"):
+        coordinator.dispatcher.open_alone(msgspec.structs.replace(OPEN, token_ids=(1,) * 65, num_prompt_tokens=65), 0)

@@ -49,7 +49,8 @@ class Up:
         keys.touch(mode=0o600)
         keys.write_text(f"{KEY}\n")
         self.logs = folder / "logs"
-        self.port = free_ports(num_agents)
+        self.port = free_ports(num_agents + 1)
+        self.num_agents = num_agents
         self.process = start_multispin(
             *("up", "--agents", num_agents, "--http-port", self.port, "--logs", self.logs),
             *("--http-keys-file", keys, "--concurrent-per-agent", 2),
@@ -104,6 +105,13 @@ def test_the_official_client_gets_the_targets_own_text(
 ) -> None:
     assert [model.id for model in client.models.list()] == [DEFAULT_PAIR]
     greedy, drawn = expected(target_alone), expected(target_alone, 0.8, seed=3)
+
+    with up.client(up.num_agents) as at_coordinator:  # the target alone
+        assert ask(at_coordinator).choices[0].message.content == greedy
+        drawn_alone = list(ask(at_coordinator, temperature=0.8, seed=3, stream=True))
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in drawn_alone) == drawn
+        assert drawn_alone[-1].model_extra["timings"]["draft_n"] == 0
+        assert "no agent took part" in drawn_alone[-1].model_extra["energy"]["agent"]["reason"]
 
     whole = ask(client)
     assert whole.choices[0].message.content == greedy
@@ -217,9 +225,9 @@ def test_a_coordinator_that_is_killed_is_started_again_and_the_text_goes_on(
 
 
 def test_what_cannot_be_started_is_said_before_anything_is(run_multispin: Callable[..., Any], tmp_path: Path) -> None:
-    ran = run_multispin("up", "--agents", 2, "--http-port", 65_535)
+    ran = run_multispin("up", "--agents", 2, "--http-port", 65_534)
     assert ran.status == 1
-    assert "--http-port is 65535" in ran.stderr
+    assert "--http-port is 65534, allowed are 1 to 65533" in ran.stderr
     keys = tmp_path / "keys"
     keys.write_text(KEY)
     keys.chmod(0o644)
@@ -229,6 +237,10 @@ def test_what_cannot_be_started_is_said_before_anything_is(run_multispin: Callab
         (("--http-listen", "127.0.0.1:0", "--http-keys-file", keys), "allowed is 0600"),
         (("--http-listen", "127.0.0.1:0", "--prompts", keys), "serves users"),
     ):
+        if "--prompts" not in flags:
+            refused = run_multispin("coordinator", *flags)
+            assert refused.status == 1
+            assert said in refused.stderr
         ran = run_multispin("agent", *flags)
         assert ran.status == 1
         assert said in ran.stderr

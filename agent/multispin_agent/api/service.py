@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable
 
-from multispin_agent.api.figures import energy_of, metrics_of, timings_of
+from multispin_agent.api.figures import course_of, energy_of
 from multispin_agent.client import Client, RefusedByCoordinator
 from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource
 from multispin_agent.generate import generate
 from multispin_agent.request import Finished, Request, RequestFailed
 from multispin_models.api.errors import ApiError, unavailable
+from multispin_models.api.figures import metrics_of, timings_of
 from multispin_models.api.service import Bounds, Generated, TextRequest
 from multispin_models.clock import monotonic_ns
 from multispin_models.energy import Sampler, Window
@@ -98,14 +99,15 @@ class AgentService:
         except RequestFailed as failure:
             log.warning("request %016x failed: %s", request.request_id, failure)
             raise ApiError(502, "server_error", str(failure), code="coordinator_failed") from failure
+        course = course_of(finished, len(request.prompt_ids))
         return Generated(
             text=finished.text,
             num_tokens=len(finished.token_ids),
-            num_cached=0,
+            num_cached=course.num_cached,
             finish="length" if finished.finish == "length" else "stop",
-            timings=timings_of(finished, len(request.prompt_ids)),
+            timings=timings_of(course),
             metrics=metrics_of(
-                finished,
+                course,
                 num_spec_tokens=self._config.num_draft_tokens,
                 queued_s=queued_s,
                 detail=self._config.http.metrics,

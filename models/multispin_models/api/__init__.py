@@ -8,6 +8,7 @@ Read in this order:
     requests.py     request bodies, and what in them is refused
     prepare.py      a body to a prompt of tokens and the way its text is drawn
     replies.py      response bodies
+    figures.py      what a text took, in llama.cpp's and vLLM's words
     framing.py      replies and chunks of both kinds of completion, framed as server-sent events
     outbox.py       text on its way from the generation to a connection that may be slow
     slots.py        how many are served, how many may wait
@@ -20,6 +21,7 @@ Read in this order:
     app.py          the routes
     connection.py   time-outs of a connection
     server.py       the HTTP server in the event loop of its daemon
+    interface.py    all of it, from a daemon's settings
 
 Starlette and uvicorn are imported from bodies.py on, where HTTP begins.
 """

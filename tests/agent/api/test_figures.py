@@ -1,7 +1,8 @@
 """Figures of a request, worked out by hand."""
 
-from multispin_agent.api.figures import energy_of, metrics_of, timings_of
+from multispin_agent.api.figures import course_of, energy_of
 from multispin_agent.request import Finished, RoundTiming
+from multispin_models.api.figures import metrics_of, timings_of
 from multispin_models.energy import Window
 from multispin_models.messages import Verdict
 
@@ -29,7 +30,7 @@ ROUNDS = (a_round(0, 0, is_open=True), a_round(4, 4), a_round(4, 2), a_round(4, 
 
 
 def test_timings_are_those_of_the_first_and_the_last_token() -> None:
-    timings = timings_of(finished(*ROUNDS), 40)
+    timings = timings_of(course_of(finished(*ROUNDS), 40))
     assert (timings.prompt_n, timings.prompt_ms, timings.prompt_per_token_ms) == (40, 200.0, 5.0)
     assert timings.prompt_per_second == 200.0
     assert (timings.predicted_n, timings.predicted_ms, timings.predicted_per_token_ms) == (10, 450.0, 45.0)
@@ -38,12 +39,12 @@ def test_timings_are_those_of_the_first_and_the_last_token() -> None:
 
 def test_a_text_of_one_instant_has_no_rate() -> None:
     done = Finished(token_ids=[1], started_ns=MS, first_token_ns=MS, ended_ns=MS)
-    assert timings_of(done, 1).predicted_per_second is None
-    assert metrics_of(done, num_spec_tokens=4, queued_s=0.0, detail="summary").mean_itl_ms is None
+    assert timings_of(course_of(done, 1)).predicted_per_second is None
+    assert metrics_of(course_of(done, 1), num_spec_tokens=4, queued_s=0.0, detail="summary").mean_itl_ms is None
 
 
 def test_acceptance_counts_the_rounds_that_had_a_draft() -> None:
-    metrics = metrics_of(finished(*ROUNDS), num_spec_tokens=4, queued_s=0.5, detail="detailed")
+    metrics = metrics_of(course_of(finished(*ROUNDS), 40), num_spec_tokens=4, queued_s=0.5, detail="detailed")
     assert (metrics.time_to_first_token_ms, metrics.generation_time_ms, metrics.queue_time_ms) == (200.0, 450.0, 500.0)
     assert metrics.mean_itl_ms == 50.0
     decoding = metrics.speculative_decoding
@@ -55,7 +56,9 @@ def test_acceptance_counts_the_rounds_that_had_a_draft() -> None:
 
 
 def test_without_a_draft_there_is_no_acceptance() -> None:
-    decoding = metrics_of(finished(ROUNDS[0]), num_spec_tokens=0, queued_s=0, detail="summary").speculative_decoding
+    decoding = metrics_of(
+        course_of(finished(ROUNDS[0]), 40), num_spec_tokens=0, queued_s=0, detail="summary"
+    ).speculative_decoding
     assert (decoding.mean_acceptance_length, decoding.draft_acceptance_rate) == (None, None)
     assert decoding.acceptance_histogram == ()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multispin_agent.text import TextAssembler
+from multispin_models.text import TextAssembler
 
 
 def assembler(pieces: list[bytes], *stop: str) -> TextAssembler:
