@@ -25,6 +25,7 @@ from multispin_models.energy import Meter, Sampler, Window, open_meter
 from multispin_models.energy.conditions import read_conditions
 from multispin_models.energy.sensors import (
     AUTO_ORDER,
+    LOCAL_COVERS,
     METER_FORMS,
     discover_meters,
     open_present,
@@ -122,8 +123,16 @@ def _read(args: argparse.Namespace) -> int:
 
 def _unreadable(name: str, reason: str) -> dict[str, Any]:
     """Return the row of a sensor that is there and could not even tell its rails."""
-    row = dict.fromkeys(("sensor", "rail", "covers", "is_total", "power_w", "label", "reason", "note"))
-    return {**row, "sensor": name, "is_total": False, "reason": reason, "note": ""}
+    return {
+        "sensor": name,
+        "rail": None,
+        "covers": LOCAL_COVERS[name],
+        "is_total": False,
+        "power_w": None,
+        "label": "measured",
+        "reason": reason,
+        "note": "",
+    }
 
 
 def _list(args: argparse.Namespace) -> int:

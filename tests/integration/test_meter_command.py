@@ -104,6 +104,7 @@ def test_a_battery_and_no_ucsi_supply(tmp_path: Path, capsys: Capture) -> None:
 def test_a_sensor_that_cannot_tell_its_rails_is_one_null_row(tmp_path: Path, capsys: Capture) -> None:
     rows = read(unpack("raspberry-pi-4", tmp_path), capsys)
     assert (rows[0]["sensor"], rows[0]["rail"], rows[0]["power_w"]) == ("pmic", None, None)
+    assert (rows[0]["covers"], rows[0]["is_total"], rows[0]["label"]) == ("rails", False, "measured")
     assert "only a Raspberry Pi 5 has these rails" in rows[0]["reason"]
     assert {row["sensor"] for row in rows[1:]} == {"hwmon"}
 

@@ -2,6 +2,7 @@
 
     JetPack 5 and later   sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon*/    in1_label, in1_input mV, curr1_input mA
     JetPack 4             sys/bus/i2c/drivers/ina3221x/6-0040/iio:device*/    rail_name_0, in_power0_input mW
+                          (older: iio_device)                                 or in_voltage0_input mV, in_current0_input
     Thor, besides         sys/bus/i2c/drivers/ina238/*/hwmon/hwmon*/          label, power1_input uW
 
 Which rail is the whole is known by the labels alone, from the table below. Where no rail is the whole (AGX Orin, AGX
@@ -163,11 +164,15 @@ def _vin(chip: HwmonChip) -> _Channel:
 
 
 def _old(root: Path) -> Iterator[_Channel]:
-    for folder in numbered(root / _OLD_DRIVER, "*-*/iio:device*"):
+    folders = {folder.parent: folder for folder in numbered(root / _OLD_DRIVER, "*-*/iio[:_]device*")}  # one a chip
+    for folder in folders.values():
         for label_file in numbered(folder, "rail_name_[012]"):
             label, n = read_text(label_file), label_file.name[-1]
             if not is_unconnected(label):
-                yield _Channel(label, partial(_scaled, folder / f"in_power{n}_input", 1e-3), folder)
+                power = folder / f"in_power{n}_input"
+                volts, amperes = folder / f"in_voltage{n}_input", folder / f"in_current{n}_input"
+                watts = partial(_scaled, power, 1e-3) if power.exists() else partial(product, volts, amperes)
+                yield _Channel(label, watts, folder)
 
 
 def _scaled(path: Path, unit: float) -> float:

@@ -26,8 +26,8 @@ from multispin_models.energy.replay import ReplayMeter
 from multispin_models.errors import ConfigError, SensorAbsent, SensorError
 
 __all__ = [
-    "AUTO_ORDER", "METER_FORMS", "OpenedMeter", "discover_meters", "open_meter", "open_present", "open_sensor",
-    "why_no_total",
+    "AUTO_ORDER", "LOCAL_COVERS", "METER_FORMS", "OpenedMeter", "discover_meters", "open_meter", "open_present",
+    "open_sensor", "why_no_total",
 ]  # fmt: skip
 
 AUTO_ORDER: Final = ("jetson", "pmic", "rapl")
@@ -43,6 +43,17 @@ _LOCAL: Final[dict[str, Callable[[Path], Meter]]] = {
     "hwmon-energy": hwmon.open_first_counter,
     "fnirsi": fnirsi.open_first,
 }
+LOCAL_COVERS: Final[dict[str, Covers]] = {
+    "jetson": "module",
+    "pmic": "rails",
+    "rapl": "socket",
+    "nvml": "gpu",
+    "battery": "battery",
+    "hwmon": "rails",
+    "hwmon-energy": "rails",
+    "fnirsi": "module",
+}
+"""What each kind of sensor would cover, for one that is there and cannot tell its rails."""
 METER_FORMS: Final = (
     *("auto", "none", "shared", *_LOCAL),
     *("hwmon:CHIP,covers=WHAT", "hwmon-energy:CHIP,covers=WHAT", "shelly:HOST[,counter]", "tasmota:HOST[,counter]"),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tests.models.energy.recorded_board import unpack
 
+from multispin_models.clock import monotonic_ns
 from multispin_models.energy import Sampler, jetson, open_meter
 from multispin_models.energy.sensors import discover_meters
 from multispin_models.errors import SensorAbsent, SensorError
@@ -87,6 +88,28 @@ def test_a_rail_that_vanishes_mid_run_is_null_with_a_reason_and_comes_back(tmp_p
     assert reading.total(meter.info.rails) is None
     amperes.write_text(text)
     assert meter.read().total(meter.info.rails) == pytest.approx(5.072 * 1.184)
+
+
+def test_the_oldest_form_and_a_driver_without_watts_are_read_too(tmp_path: Path) -> None:
+    folder = unpack("nano", tmp_path) / "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0"
+    for n in range(3):
+        (folder / f"in_power{n}_input").unlink()
+    folder.rename(folder.with_name("iio_device"))
+    meter = jetson.open_first(tmp_path)
+    assert meter.read().values == pytest.approx((5.104 * 0.432, 0.0, 5.104 * 0.104))
+
+
+def test_a_sensor_that_vanishes_under_a_sampler_makes_its_windows_null(tmp_path: Path) -> None:
+    sampler = Sampler(jetson.open_first(unpack("orin-nx", tmp_path)))
+    first_ns = monotonic_ns()
+    assert sampler.read_now()
+    (tmp_path / "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3/in1_input").unlink()
+    assert not sampler.read_now()
+    window = sampler.joules(first_ns, monotonic_ns())
+    assert window.joules is None
+    assert "1 failed reads, the last: " in (window.reason or "")
+    assert "in1_input cannot be read: No such file" in (window.reason or "")
+    sampler.stop()
 
 
 def test_the_whole_chip_vanishing_fails_the_read(tmp_path: Path) -> None:
