@@ -24,7 +24,7 @@ from pathlib import Path
 from multispin_models.energy.jetson import is_unconnected, jetson_chips, product
 from multispin_models.energy.meter import Covers, MeterInfo, Quantity, Rail
 from multispin_models.energy.rail_meter import RailMeter, ask_each
-from multispin_models.energy.sysfs import HwmonChip, hwmon_chips, numbered, read_number, read_optional
+from multispin_models.energy.sysfs import HwmonChip, KernelFile, hwmon_chips, numbered, read_optional
 from multispin_models.errors import SensorAbsent, SensorError
 
 __all__ = ["open_chips", "open_first", "open_first_counter"]
@@ -99,7 +99,7 @@ def _values(chip: HwmonChip, quantity: Quantity) -> dict[str, Callable[[], float
         return {}
     files = numbered(chip.folder, f"{quantity}*_input")
     if files:
-        return {_label(file, quantity): partial(_micro, file) for file in files}
+        return {_label(file, quantity): partial(_micro, KernelFile(file)) for file in files}
     return _products(chip) if quantity == "power" else {}
 
 
@@ -110,7 +110,7 @@ def _products(chip: HwmonChip) -> dict[str, Callable[[], float]]:
         volts, amperes = chip.folder / f"in{n}_input", chip.folder / f"curr{n}_input"
         label = read_optional(chip.folder / f"in{n}_label")
         if volts.exists() and amperes.exists() and not is_unconnected(label):
-            values[label or f"channel{n}"] = partial(product, volts, amperes)
+            values[label or f"channel{n}"] = partial(product, KernelFile(volts), KernelFile(amperes))
     return values
 
 
@@ -121,5 +121,5 @@ def _label(file: Path, quantity: Quantity) -> str:
     return read_optional(file.with_name(f"{value}_label")) or own or value
 
 
-def _micro(file: Path) -> float:
-    return read_number(file) * 1e-6
+def _micro(file: KernelFile) -> float:
+    return file.number() * 1e-6

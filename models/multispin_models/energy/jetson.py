@@ -25,9 +25,9 @@ from multispin_models.energy.meter import MeterInfo, Rail
 from multispin_models.energy.rail_meter import RailMeter, ask_each
 from multispin_models.energy.sysfs import (
     HwmonChip,
+    KernelFile,
     hwmon_chips,
     numbered,
-    read_number,
     read_optional,
     read_text,
 )
@@ -121,9 +121,9 @@ def is_unconnected(label: str) -> bool:
     return _UNCONNECTED.search(label) is not None
 
 
-def product(millivolts: Path, milliamperes: Path) -> float:
+def product(millivolts: KernelFile, milliamperes: KernelFile) -> float:
     """Return the watts of a channel that has volts and amperes."""
-    return read_number(millivolts) * read_number(milliamperes) * 1e-6
+    return millivolts.number() * milliamperes.number() * 1e-6
 
 
 def _new(root: Path) -> list[_Channel]:
@@ -140,11 +140,13 @@ def _ina3221(chip: HwmonChip) -> Iterator[_Channel]:
         label, n = read_text(label_file), label_file.name[2]
         if not is_unconnected(label):
             enable = chip.folder / f"in{n}_enable"
-            watts = partial(_product, chip.folder / f"in{n}_input", chip.folder / f"curr{n}_input", enable)
+            watts = partial(
+                _product, KernelFile(chip.folder / f"in{n}_input"), KernelFile(chip.folder / f"curr{n}_input"), enable
+            )
             yield _Channel(label, watts, chip.folder, chip.folder / f"shunt{n}_resistor")
 
 
-def _product(millivolts: Path, milliamperes: Path, enable: Path) -> float:
+def _product(millivolts: KernelFile, milliamperes: KernelFile, enable: Path) -> float:
     try:
         return product(millivolts, milliamperes)
     except SensorError as error:
@@ -159,7 +161,7 @@ def _is_vin(chip: HwmonChip, *, thor: bool) -> bool:
 
 
 def _vin(chip: HwmonChip) -> _Channel:
-    watts = partial(_scaled, chip.folder / "power1_input", 1e-6)
+    watts = partial(_scaled, KernelFile(chip.folder / "power1_input"), 1e-6)
     return _Channel("VIN", watts, chip.folder, chip.folder / "shunt_resistor")
 
 
@@ -170,13 +172,16 @@ def _old(root: Path) -> Iterator[_Channel]:
             label, n = read_text(label_file), label_file.name[-1]
             if not is_unconnected(label):
                 power = folder / f"in_power{n}_input"
-                volts, amperes = folder / f"in_voltage{n}_input", folder / f"in_current{n}_input"
-                watts = partial(_scaled, power, 1e-3) if power.exists() else partial(product, volts, amperes)
+                volts = KernelFile(folder / f"in_voltage{n}_input")
+                amperes = KernelFile(folder / f"in_current{n}_input")
+                watts = (
+                    partial(_scaled, KernelFile(power), 1e-3) if power.exists() else partial(product, volts, amperes)
+                )
                 yield _Channel(label, watts, folder)
 
 
-def _scaled(path: Path, unit: float) -> float:
-    return read_number(path) * unit
+def _scaled(file: KernelFile, unit: float) -> float:
+    return file.number() * unit
 
 
 def _module_note(module: Module | None, total: str | None) -> str:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from multispin_models.clock import monotonic_ns
 from multispin_models.energy.meter import MeterInfo, Rail, Reading
-from multispin_models.energy.sysfs import read_number, read_text
+from multispin_models.energy.sysfs import KernelFile, read_number, read_text
 from multispin_models.errors import SensorAbsent, SensorError
 
 __all__ = ["RaplMeter", "open_first"]
@@ -100,7 +100,9 @@ class RaplMeter:
         return t_ns, answers
 
     def close(self) -> None:
-        """Do nothing: files are opened for each read."""
+        """Close the counters' files."""
+        for counter in self._counters:
+            counter.close()
 
 
 class _Counter:
@@ -108,6 +110,7 @@ class _Counter:
 
     def __init__(self, zone: Path) -> None:
         self._zone = zone
+        self._file = KernelFile(zone / "energy_uj", _DENIED)
         self._range_uj = 0  # not read yet
         self._last: tuple[int, int] | None = None  # nanoseconds, microjoules
         self.counted_uj = 0
@@ -116,9 +119,13 @@ class _Counter:
         """Return the counter as it stands, or why it cannot be used: without its range, wraps could not be told."""
         try:
             self._range_uj = self._range_uj or _read_range(self._zone)
-            return _read_count(self._zone / "energy_uj")
+            return _count_of(self._file.path, self._file.number())
         except SensorError as error:
             return error
+
+    def close(self) -> None:
+        """Close its file."""
+        self._file.close()
 
     def advance(self, t_ns: int, now_uj: int) -> bool:
         """Count on to what the counter shows now; return whether it lost count since it was read last."""
@@ -178,7 +185,10 @@ def _read_range(zone: Path) -> int:
 
 
 def _read_count(path: Path) -> int:
-    microjoules = read_number(path, _DENIED)
+    return _count_of(path, read_number(path, _DENIED))
+
+
+def _count_of(path: Path, microjoules: float) -> int:
     if microjoules < 0 or not microjoules.is_integer():
         raise SensorError(f"{path} holds {microjoules:g}, expected is a count of microjoules")
     return int(microjoules)

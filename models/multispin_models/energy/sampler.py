@@ -12,6 +12,8 @@ A sensor that stops answering leaves a gap, and the thread goes on trying; windo
 
 import logging
 import math
+import os
+import select
 import threading
 import time
 from bisect import bisect_left, bisect_right
@@ -57,13 +59,17 @@ class Sampler:
         self.num_failures = 0
         self.cpu_s = 0.0  # that the thread has used: the sampler's own cost
         self._meter = meter
+        self._whole = [index for index, rail in enumerate(self.info.rails) if rail.in_total]
+        self._is_power = self.info.quantity == "power"
         self._capacity = capacity
         self._power: list[PowerSample] = []
         self._energy: list[EnergySample] = []
         self._failures: deque[tuple[int, str]] = deque(maxlen=_FAILURES_KEPT)
         self._lock = threading.Lock()  # of the meter and of the samples
         self._stopped = threading.Event()
-        self._wait = wait or self._stopped.wait
+        # To wait for a descriptor costs half of what it costs to wait for an event.
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC)
+        self._wait = wait or self._wait_until_stopped
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -87,10 +93,12 @@ class Sampler:
         if self._stopped.is_set():
             return
         self._stopped.set()
+        os.eventfd_write(self._wake, 1)
         if self._thread is not None:
             self._thread.join()
         self.read_now()
         self._meter.close()
+        os.close(self._wake)
 
     def read_now(self) -> bool:
         """Take a sample at once, for the edge of a window; return whether the sensor answered."""
@@ -119,6 +127,9 @@ class Sampler:
             return window._replace(reason=f"{window.reason}; {len(failures)} failed reads, the last: {failures[-1]}")
         return window
 
+    def _wait_until_stopped(self, seconds: float) -> bool:
+        return bool(select.select([self._wake], [], [], seconds)[0])
+
     def _run(self) -> None:
         interval_ns = round(1e9 / self.hz)
         due_ns = monotonic_ns() + interval_ns
@@ -131,8 +142,9 @@ class Sampler:
 
     def _read(self) -> None:
         reading = self._meter.read()
-        total = reading.total(self.info.rails)
-        if total is None or not math.isfinite(total):
+        parts = [reading.values[index] for index in self._whole]
+        total = math.nan if None in parts else math.fsum(parts)  # type: ignore[arg-type]
+        if not math.isfinite(total):
             why = "; ".join(reason for reason in reading.reasons if reason) or "no reason is known"
             raise SensorError(
                 f"meter {self.info.name} gave {reading.values}: a rail of its total did not answer: {why}"
@@ -140,13 +152,12 @@ class Sampler:
         samples: list[PowerSample] | list[EnergySample] = self._power or self._energy
         if samples and reading.t_ns <= samples[-1].t_ns:
             return  # twice within the clock's resolution
-        if self.info.quantity == "power":
+        if self._is_power:
             self._power.append(PowerSample(reading.t_ns, total))
         else:
             self._energy.append(EnergySample(reading.t_ns, total, reading.segment))
-        for kept in (self._power, self._energy):
-            if len(kept) > self._capacity:
-                del kept[: self._capacity // 8]
+        if len(self._power) + len(self._energy) > self._capacity:
+            del (self._power or self._energy)[: self._capacity // 8]
 
     def _note_failure(self, message: str) -> None:
         last_message = self._failures[-1][1] if self._failures else None

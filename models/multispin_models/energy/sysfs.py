@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from multispin_models.errors import SensorError
 
-__all__ = ["HwmonChip", "hwmon_chips", "numbered", "read_number", "read_optional", "read_text"]
+__all__ = ["HwmonChip", "KernelFile", "hwmon_chips", "numbered", "read_number", "read_optional", "read_text"]
 
 _TODO = {
     errno.ENOENT: "is the driver still loaded, the device still plugged in?",
@@ -54,12 +54,9 @@ def read_text(path: Path, denied: str = "give the user of this process the right
         SensorError: it cannot be read; says why and what to do.
     """
     try:
-        return _read(path).decode("utf-8", "replace").strip(" \t\r\n\0")
-    except PermissionError as error:
-        raise SensorError(f"{path} may not be read (permission denied): {denied}") from error
+        return _decode(_read(path))
     except OSError as error:
-        todo = _TODO.get(error.errno or 0, "see the kernel's log")
-        raise SensorError(f"{path} cannot be read: {error.strerror}; {todo}") from error
+        raise _explained(path, error, denied) from error
 
 
 def _read(path: Path) -> bytes:
@@ -80,7 +77,65 @@ def read_number(path: Path, denied: str = "give the user of this process the rig
     Raises:
         SensorError: it cannot be read, or holds none.
     """
-    text = read_text(path, denied)
+    return _number(path, read_text(path, denied))
+
+
+class KernelFile:
+    """A value that is asked for many times a second: its file stays open, and is read anew from its beginning.
+
+    Args:
+        path: of the file.
+        denied: what to do if it may not be read.
+    """
+
+    def __init__(self, path: Path, denied: str = "give the user of this process the right to read it") -> None:
+        self.path = path
+        self._denied = denied
+        self._descriptor = -1
+
+    def number(self) -> float:
+        """Return the number that the file holds now, in its own unit.
+
+        Raises:
+            SensorError: it cannot be read, is gone, or holds none; it is opened again the next time.
+        """
+        try:
+            if self._descriptor < 0:
+                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            data = os.pread(self._descriptor, _PAGE, 0)
+            if os.fstat(self._descriptor).st_nlink == 0:  # of a recorded tree; the kernel answers with ENODEV
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        except OSError as error:
+            self.close()
+            raise _explained(self.path, error, self._denied) from error
+        try:
+            return float(int(data))  # the short way: white space is no hindrance
+        except ValueError:
+            return _number(self.path, _decode(data))
+
+    def close(self) -> None:
+        """Close the file; it is opened again when it is read."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _explained(path: Path, error: OSError, denied: str) -> SensorError:
+    """Return an error of a file with what it means and what to do."""
+    if isinstance(error, PermissionError):
+        return SensorError(f"{path} may not be read (permission denied): {denied}")
+    todo = _TODO.get(error.errno or 0, "see the kernel's log")
+    return SensorError(f"{path} cannot be read: {error.strerror}; {todo}")
+
+
+def _decode(data: bytes) -> str:
+    return data.decode("utf-8", "replace").strip(" \t\r\n\0")
+
+
+def _number(path: Path, text: str) -> float:
     if not _NUMBER.fullmatch(text):
         raise SensorError(f"{path} holds {text[:40]!r}, expected is a number")
     return float(text)
