@@ -33,6 +33,13 @@ HEAVY = {
     "llama_cpp": {"multispin_models.llamacpp"},
     "onnx": {"multispin_models.onnx"},
     "onnxruntime": {"multispin_models.onnx"},
+    "prometheus_client": {
+        "multispin_agent.api.collector",
+        "multispin_coordinator.api.collector",
+        "multispin_models.api.app",
+        "multispin_models.api.generations",
+        "multispin_models.api.prometheus",
+    },
     "starlette": {
         "multispin_models.api.app",
         "multispin_models.api.bodies",

@@ -13,6 +13,7 @@ from multispin_agent.api.service import AgentService
 from multispin_agent.client import Client
 from multispin_agent.config import Config
 from multispin_agent.draft_source import model_source
+from multispin_coordinator.api.collector import CoordinatorCollector
 from multispin_coordinator.api.service import AloneService
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config as CoordinatorConfig
@@ -116,6 +117,10 @@ class Loopback:
         self.at_coordinator = False  # whom requests go to
         self._writers: list[asyncio.StreamWriter] = []
 
+    def open(self) -> None:
+        self.api.open(self.service, self.service.collector)
+        self.alone_api.open(self.alone, CoordinatorCollector(self.coordinator.dispatcher, None))
+
     @property
     def port(self) -> int:
         return int((self.alone_http if self.at_coordinator else self.http).url.rpartition(":")[2])
@@ -188,8 +193,7 @@ def play(
             try:
                 await asyncio.wait_for(loopback.client.ready(), PATIENCE_S)
                 if opened:
-                    loopback.api.open(loopback.service)
-                    loopback.alone_api.open(loopback.alone)
+                    loopback.open()
                 await part(loopback)
             finally:
                 await loopback.close()

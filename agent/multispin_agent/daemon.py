@@ -186,7 +186,8 @@ async def _serve_http(config: Config, args: argparse.Namespace) -> int:
         # Users first, then what serves them.
         stack.push_async_callback(server.stop)
         stack.push_async_callback(api.stop)
-        api.open(AgentService(config, opened.client, opened.drafts, opened.engine, opened.meter))
+        service = AgentService(config, opened.client, opened.drafts, opened.engine, opened.meter)
+        api.open(service, service.collector)
         told = asyncio.create_task(_tell_ready(opened.client, server.url))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({told, stopped}, return_when=asyncio.FIRST_COMPLETED)

@@ -97,9 +97,11 @@ def _listen(config: Config, listen: str) -> "tuple[Api, HttpServer]":
 
 
 def _open(api: "Api", config: Config, server: Server, loaded: Loaded, info: ModelInfo, meter: PassMeter) -> None:
-    from multispin_coordinator.api.service import AloneService  # noqa: PLC0415 - an extra
+    from multispin_coordinator.api.collector import CoordinatorCollector  # noqa: PLC0415 - an extra
+    from multispin_coordinator.api.service import AloneService  # noqa: PLC0415
 
-    api.open(AloneService(config, server, loaded.tokenizer, info, meter.label))
+    service = AloneService(config, server, loaded.tokenizer, info, meter.label)
+    api.open(service, CoordinatorCollector(server.dispatcher, meter.label))
 
 
 async def serve(config: Config) -> None:

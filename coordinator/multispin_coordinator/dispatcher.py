@@ -20,6 +20,7 @@ from multispin_coordinator.config import Limits
 from multispin_coordinator.passes import Outcome, Pass, PassTiming, work_of
 from multispin_coordinator.roster import Roster
 from multispin_coordinator.session import GOES_ON, Session
+from multispin_coordinator.tally import Tally
 from multispin_models.energy.meter import Label
 from multispin_models.errors import WireError, WireVersionError
 from multispin_models.language_model import ModelInfo
@@ -88,6 +89,7 @@ class Dispatcher:
         boot_id: str | None = None,
     ) -> None:
         self.counters: Counter[str] = Counter()
+        self.tally = Tally()
         self.epoch = secrets.randbits(64)
         self.agents: dict[bytes, AgentState] = {}
         self._target = target
@@ -305,6 +307,8 @@ class Dispatcher:
         """Take the outcomes of the last pass, in its order; return the verdicts."""
         shares, self._running = self._running, []
         num_rows = sum(share.num_rows for share in shares)
+        if shares:
+            self.tally.add_pass(num_rows, timing, is_whole=all(share.is_last for share in shares))
         sends: list[Send] = []
         for share, outcome, energy_nj in zip(shares, outcomes, timing.energy_nj, strict=True):
             session = share.session
@@ -322,7 +326,13 @@ class Dispatcher:
         return sends + self._open_deferred()
 
     def _verdict(self, session: Session, verification: Verification, timing: PassTiming, num_rows: int) -> Send:
+        num_drafted = len(session.job or ())
         num_accepted, next_token_id, finish = session.commit(verification, self._end_token_ids)
+        self.tally.drafts.add(num_drafted, num_accepted)
+        if session.agent == ALONE:
+            self.tally.num_tokens_alone += 1
+        else:
+            self.tally.num_tokens_cooperative += num_accepted + 1
         verdict = Verdict(
             request_id=session.request_id,
             round=session.round,

@@ -129,6 +129,7 @@ class Server:
         self._start_pass()  # its sequence is freed
 
     def _on_frames(self, frames: list[bytes]) -> None:
+        self.dispatcher.tally.received_bytes += sum(map(len, frames[1:]))
         self._send(self.dispatcher.on_frame(frames[0], frames[1:], self._now_ns()))
         if self._keeper is not None:
             for batch in self.dispatcher.take_batches():
@@ -139,9 +140,15 @@ class Server:
         for agent, message in sends:
             if agent == ALONE:
                 self._tell_user(message)
-            elif not self._channel.send([agent, encode(message)]):
-                # The agent asks again when it is back: every answer can be given twice.
-                self.dispatcher.counters["unsent_messages"] += 1
+            else:
+                self._send_to_agent(agent, encode(message))
+
+    def _send_to_agent(self, agent: bytes, payload: bytes) -> None:
+        if self._channel.send([agent, payload]):
+            self.dispatcher.tally.sent_bytes += len(payload)
+        else:
+            # The agent asks again when it is back: every answer can be given twice.
+            self.dispatcher.counters["unsent_messages"] += 1
 
     def _tell_user(self, message: CoordinatorMessage) -> None:
         assert isinstance(message, Verdict | Refused)

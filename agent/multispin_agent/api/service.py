@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 
+from multispin_agent.api.collector import AgentCollector
 from multispin_agent.api.figures import course_of, energy_of
 from multispin_agent.client import Client, RefusedByCoordinator
 from multispin_agent.config import Config
@@ -41,6 +42,7 @@ class AgentService:
         self._drafts = drafts
         self._engine = engine
         self._meter = meter
+        self.collector = AgentCollector(meter)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -97,8 +99,11 @@ class AgentService:
         except RefusedByCoordinator as refusal:
             raise unavailable(str(refusal), "agent_refused") from refusal
         except RequestFailed as failure:
+            if failure.finished is not None:
+                self.collector.add(failure.finished)
             log.warning("request %016x failed: %s", request.request_id, failure)
             raise ApiError(502, "server_error", str(failure), code="coordinator_failed") from failure
+        self.collector.add(finished)
         course = course_of(finished, len(request.prompt_ids))
         return Generated(
             text=finished.text,

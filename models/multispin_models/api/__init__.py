@@ -17,6 +17,7 @@ Read in this order:
     bodies.py       bodies read within bounds; answers and refusals as HTTP
     generations.py  the texts under way, and the thread that tokenizes
     completions.py  the two text endpoints: whole or streamed, until the client leaves
+    prometheus.py   figures of the daemon at /metrics
     guard.py        who is let in
     app.py          the routes
     connection.py   time-outs of a connection

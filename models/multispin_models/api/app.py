@@ -3,6 +3,7 @@
 import time
 
 import msgspec
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from multispin_models.api.guard import Guard
 from multispin_models.api.keys import Keys
 from multispin_models.api.openapi import describe
 from multispin_models.api.prepare import prepare_tokens
+from multispin_models.api.prometheus import CONTENT_TYPE
 from multispin_models.api.replies import Health, Model, ModelList
 from multispin_models.api.requests import ChatRequest, CompletionRequest
 from multispin_models.api.service import TextService
@@ -53,6 +55,7 @@ class Api:
                 Route("/v1/completions", completion, methods=["POST"]),
                 Route("/tokenize", self._tokenize, methods=["POST"]),
                 Route("/slots", self._slots, methods=["GET"]),
+                Route("/metrics", self._metrics, methods=["GET"]),
                 Route("/openapi.json", self._openapi, methods=["GET"]),
             ],
             middleware=[] if keys is None else [Middleware(Guard, keys=keys)],
@@ -64,9 +67,9 @@ class Api:
         """Requests that are served or wait."""
         return self._generations.num_present
 
-    def open(self, service: TextService) -> None:
-        """Serve from now on."""
-        self._generations.open(service)
+    def open(self, service: TextService, collector: Collector) -> None:
+        """Serve from now on, and tell at /metrics what the collector has counted."""
+        self._generations.open(service, collector)
 
     async def stop(self) -> None:
         """Refuse new requests, give those under way `stop_grace_s` to end, then end them with an error."""
@@ -107,6 +110,9 @@ class Api:
     async def _slots(self, _request: Request) -> Response:
         serving = self._generations.ready()
         return json_response(serving.slots.describe(serving.bounds.max_context_tokens))
+
+    async def _metrics(self, _request: Request) -> Response:
+        return Response(await self._generations.metrics(), media_type=CONTENT_TYPE)
 
     async def _openapi(self, _request: Request) -> Response:
         return Response(self._description, media_type="application/json")

@@ -9,9 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from multispin_models.api.errors import unavailable
+from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
+
+from multispin_models.api.errors import ApiError, unavailable
 from multispin_models.api.outbox import Outbox
 from multispin_models.api.prepare import Prepared
+from multispin_models.api.prometheus import MachineCollector, RequestMetrics, render
 from multispin_models.api.service import Bounds, Generated, TextService
 from multispin_models.api.slots import Slots
 
@@ -43,6 +47,10 @@ class Generations:
         self._slots: Slots | None = None
         self._stopping = False
         self._tasks: set[asyncio.Task[Generated]] = set()
+        self._registry = CollectorRegistry()
+        self._machine = MachineCollector()
+        self._metrics = RequestMetrics(self._registry, self._present)
+        self._registry.register(self._machine)
         self._encoder = ThreadPoolExecutor(1, "encoder")
 
     @property
@@ -50,8 +58,12 @@ class Generations:
         """Requests that are served or wait."""
         return 0 if self._slots is None else self._slots.num_present
 
-    def open(self, service: TextService) -> None:
-        """Serve from now on."""
+    def _present(self) -> tuple[int, int]:
+        return (0, 0) if self._slots is None else self._slots.present
+
+    def open(self, service: TextService, collector: Collector) -> None:
+        """Serve from now on, and tell what the collector has counted."""
+        self._registry.register(collector)
         self._service, self._slots = service, Slots(service.num_slots, self._max_waiting)
 
     def ready(self) -> Serving:
@@ -93,10 +105,24 @@ class Generations:
                 return await serving.service.generate(prepared.text, outbox.put, queued_s)
 
         task = asyncio.create_task(generate())
+        task.add_done_callback(self._count)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda _: outbox.close())
         return task
+
+    async def metrics(self) -> bytes:
+        """Return all figures in Prometheus' text format."""
+        await self._machine.look()
+        return render(self._registry)
+
+    def _count(self, task: "asyncio.Task[Generated]") -> None:
+        if task.cancelled():
+            self._metrics.failed("stopping" if self._stopping else "client_left")
+        elif (error := task.exception()) is not None:
+            self._metrics.failed((isinstance(error, ApiError) and error.code) or "internal_error")
+        else:
+            self._metrics.succeeded(task.result())
 
     async def stop(self) -> None:
         """Refuse new requests, give those under way their grace, then end them with an error."""

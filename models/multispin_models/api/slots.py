@@ -30,6 +30,11 @@ class Slots:
         self._running: dict[int, tuple[TextRequest, int]] = {}
         self._num_slots = num_slots
 
+    @property
+    def present(self) -> tuple[int, int]:
+        """How many requests have a slot, and how many are here without one."""
+        return len(self._running), self.num_present - len(self._running)
+
     @contextmanager
     def enter(self) -> Iterator[None]:
         """Be present: served, or waiting to be.

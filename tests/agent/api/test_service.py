@@ -247,7 +247,7 @@ def test_before_the_model_is_loaded_it_says_so() -> None:
             status, answer = await loopback.ask(method, path, body)
             assert status == 503
             assert msgspec.json.decode(answer)["error"]["code"] == "loading"
-        loopback.api.open(loopback.service)
+        loopback.open()
         assert (await loopback.ask("GET", "/health"))[0] == 200
 
     play(part, opened=False)
