@@ -15,6 +15,8 @@ from multispin_agent.confidence import Confidence
 from multispin_agent.config import Config
 from multispin_models.channel import FrameChannel, open_agent_channel
 from multispin_models.clock import monotonic_ns
+from multispin_models.clock_offset import ClockOffset
+from multispin_models.clock_watch import ClockWatch
 from multispin_models.errors import ConfigError, WireError
 from multispin_models.language_model import ModelInfo
 from multispin_models.messages import (
@@ -104,6 +106,8 @@ class Client:
         self.confidence = Confidence()  # learnt over all requests of this connection
         self.welcome: Welcome | None = None
         self.now_ns = now_ns
+        self.clock_offset = ClockOffset()  # of the coordinator's clock
+        self.clock_watch = ClockWatch() if now_ns is monotonic_ns else None  # of this machine, unless time is virtual
         self.on_records: Callable[[RecordsAck | Refused], None] | None = None  # what uploads records hears
         self._config = config
         self._draft = draft
@@ -230,6 +234,8 @@ class Client:
     def _on_welcome(self, welcome: Welcome) -> None:
         forgotten = self.welcome is not None and not self._welcomed.is_set()
         anew = self.welcome is not None and welcome.epoch != self.welcome.epoch
+        if anew:
+            self.clock_offset.reset()  # perhaps another machine
         self.welcome = welcome
         self._welcomed.set()
         if anew or forgotten:

@@ -42,6 +42,13 @@ class Drafter(Protocol):
         """
         ...
 
+    def rewind(self, tokens: Sequence[int]) -> None:
+        """Give up what is held beyond what it shares with `tokens`, which are about to be drafted on from.
+
+        `draft` does so itself; apart, it can be timed.
+        """
+        ...
+
     def close(self) -> None:
         """Free what the request holds."""
         ...
@@ -67,7 +74,7 @@ class ModelDrafter:
     ) -> list[Drafted]:
         """Return what the model writes after `tokens`; see `Drafter.draft`. A full context gives nothing."""
         drafted: list[Drafted] = []
-        self._cut_back(tokens)
+        self.rewind(tokens)
         pending = list(tokens[len(self._cached) :])
         # The context is the draft's own bound, and may be shorter than the target's: then it just stops drafting.
         count = min(count, self._model.info.n_ctx - len(tokens))
@@ -86,8 +93,8 @@ class ModelDrafter:
         """Free the sequence."""
         self._model.close_sequence(self._sequence)
 
-    def _cut_back(self, tokens: Sequence[int]) -> None:
-        """Rewind the cache to what it shares with all but the last of `tokens`, which must be fed for its logits."""
+    def rewind(self, tokens: Sequence[int]) -> None:
+        """Cut the cache back to what it shares with all but the last of `tokens`, which must be fed for its logits."""
         shared = min(shared_length(self._cached, tokens), len(tokens) - 1)
         if shared < len(self._cached):
             self._model.rewind(self._sequence, shared)

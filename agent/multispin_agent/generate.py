@@ -15,6 +15,7 @@ from multispin_agent.draft_source import DraftSource
 from multispin_agent.drafter import Drafted, Drafter
 from multispin_agent.generation import Generation
 from multispin_agent.request import Finished, Request, RequestFailed, RoundTiming
+from multispin_agent.round_clock import RoundClock
 from multispin_models.engine_thread import Engine
 from multispin_models.messages import Draft, Open, Refused, Verdict, Welcome
 from multispin_models.records import Finish
@@ -63,6 +64,7 @@ class _Serving:
         self._inbox = client.subscribe(request.request_id)
         self._now_ns = client.now_ns
         self._finished = Finished(started_ns=self._now_ns())
+        self._clock = RoundClock(self._finished.started_ns, client.clock_offset, client.clock_watch)
         self._draft_s = 0.0
         self._sent_ns = 0
         self._up_bytes = 0
@@ -91,8 +93,12 @@ class _Serving:
     def _timed_draft(self, tokens: Sequence[int], count: int) -> tuple[list[Drafted], float]:
         assert self._drafter is not None
         started_ns = self._now_ns()
+        self._drafter.rewind(tokens)
+        rewound_ns = self._now_ns()
         drafted = self._drafter.draft(tokens, count, self._end_token_ids, self._interrupted)
-        return drafted, (self._now_ns() - started_ns) / 1e9
+        ended_ns = self._now_ns()
+        self._clock.drafted(started_ns, rewound_ns, ended_ns)
+        return drafted, (ended_ns - started_ns) / 1e9
 
     def _close_drafter(self) -> None:
         if self._drafter is not None:
@@ -127,8 +133,9 @@ class _Serving:
     def _interrupted(self) -> bool:
         return not self._inbox.empty()
 
-    def _send(self, message: Open | Draft) -> None:
+    def _send(self, message: Open | Draft, *, is_repeat: bool = False) -> None:
         self._sent_ns = self._now_ns()
+        self._clock.sent(self._sent_ns, is_repeat=is_repeat)
         self._up_bytes += self._client.send(message)
 
     async def _wait(self) -> None:
@@ -148,7 +155,7 @@ class _Serving:
                 f"no answer from {self._config.coordinator} for {silent_s:.0f} s (deadline_s)", self._result()
             )
         self._retry_s = min(self._retry_s * (1.5 + random.random() / 2), self._config.retry_max_s)  # noqa: S311
-        self._send(self._generation.repeat())
+        self._send(self._generation.repeat(), is_repeat=True)
 
     def _on_answer(self, answer: Event) -> None:
         if isinstance(answer, Silence):
@@ -206,6 +213,7 @@ class _Serving:
                 self._up_bytes,
                 answer.num_bytes,
                 self._confidence.judged(position, flight, verdict.num_accepted),
+                self._clock.finish(answer.received_ns, verdict),
             )
         )
         finished.payload_up_bytes += self._up_bytes

@@ -31,11 +31,15 @@ class LookupDrafter:
         interrupted: Callable[[], bool],  # noqa: ARG002 - it is done before anybody could
     ) -> list[Drafted]:
         """Return what followed the end of `tokens` when it stood there last; [] where it never did."""
-        self._index.rewind(shared_length(self._index.tokens, tokens))
+        self.rewind(tokens)
         self._index.extend(tokens[len(self._index.tokens) :])
         matched, drafted = self._index.find(count)
         end = next((place for place, token in enumerate(drafted) if token in end_token_ids), count)
         return [Drafted(token, Evidence(matched + place)) for place, token in enumerate(drafted[: end + 1])]
+
+    def rewind(self, tokens: Sequence[int]) -> None:
+        """Take back what does not stand in `tokens`."""
+        self._index.rewind(shared_length(self._index.tokens, tokens))
 
     def close(self) -> None:
         """Nothing is held outside of this object."""
@@ -66,6 +70,11 @@ class LookupFirstDrafter:
             if not more or more[-1].token_id in end_token_ids:
                 break
         return drafted
+
+    def rewind(self, tokens: Sequence[int]) -> None:
+        """Rewind both."""
+        self._lookup.rewind(tokens)
+        self._model.rewind(tokens)
 
     def close(self) -> None:
         """Close both."""

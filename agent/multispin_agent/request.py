@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from multispin_agent.round_clock import RoundParts
 from multispin_models.errors import MultispinError
 from multispin_models.messages import Verdict
 from multispin_models.records import Finish
@@ -58,6 +59,7 @@ class RoundTiming:
     payload_up_bytes: int
     payload_down_bytes: int
     confidences: list[float | None]
+    parts: RoundParts | None = None
 
 
 @dataclass

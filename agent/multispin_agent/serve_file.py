@@ -181,6 +181,7 @@ class ServeFile:
     def _round_record(self, request: Request, timing: RoundTiming) -> RoundRecord:
         verdict = timing.verdict
         residence_s = verdict.residence_us / 1e6
+        parts = timing.parts
         return RoundRecord(
             run_id=self._run_id,
             wire_request_id=request.request_id,
@@ -202,4 +203,15 @@ class ServeFile:
             payload_down_bytes=timing.payload_down_bytes,
             confidences=tuple(None if each is None else round(each, 4) for each in timing.confidences),
             energy_coordinator_j=None if verdict.energy_nj is None else verdict.energy_nj / 1e9,
+            round_s=None if parts is None else parts.round_s,
+            draft_wait_s=None if parts is None else parts.draft_wait_s,
+            rewind_s=None if parts is None else parts.rewind_s,
+            agent_queue_s=None if parts is None else parts.agent_queue_s,
+            uplink_s=None if parts is None else parts.uplink_s,
+            coordinator_queue_s=None if parts is None else parts.coordinator_queue_s,
+            downlink_s=None if parts is None else parts.downlink_s,
+            clock_offset_ns=None if parts is None else parts.clock_offset_ns,
+            clock_bound_s=None if parts is None else parts.clock_bound_s,
+            clock_event=None if parts is None else parts.clock_event,
+            num_sends=None if parts is None else parts.num_sends,
         )

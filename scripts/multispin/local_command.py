@@ -20,6 +20,7 @@ from multispin.local_run import LocalRun, RunSettings, prepare_draft
 from multispin.progress import counter_line, terminal_progress
 from multispin.report import print_table
 from multispin_models.clock import wall_time
+from multispin_models.clock_watch import read_clock_sync
 from multispin_models.energy import Sampler, open_meter
 from multispin_models.energy.conditions import Conditions, ConditionsLog
 from multispin_models.energy.sensors import METER_FORMS
@@ -205,6 +206,7 @@ def _header(
         draft=local.draft(),
         exact=bool(local.target.exact),
         energy_meters=ends,
+        clock_sync=read_clock_sync(),
     )
 
 

@@ -100,12 +100,13 @@ def _round_times(rounds: Sequence[RoundRecord]) -> str:
     def ms(field: str) -> str:
         return f"{median(getattr(record, field) for record in drafts) * 1e3:.2f}"
 
+    parts = _parts(drafts)
     hits = [record.ahead_hit for record in drafts if record.ahead_hit is not None]
     ahead = f"{sum(hits) / len(hits):.3f} of {len(hits)}" if hits else "-"
     return (
         f"rounds: {len(drafts)}; median ms: draft {ms('draft_s')}, round trip {ms('round_trip_s')} (coordinator "
         f"{ms('residence_s')}, of it verify {ms('verify_s')}; network {ms('network_s')}); "
-        f"rows in a batch {median(record.batch_rows for record in drafts):g}; drafts ahead used {ahead}"
+        f"rows in a batch {median(record.batch_rows for record in drafts):g}; drafts ahead used {ahead}{parts}"
     )
 
 
@@ -118,6 +119,22 @@ def _confidence(rounds: Sequence[RoundRecord]) -> Iterable[str]:
             f"confidence of {found.tokens} judged tokens: calibration error {found.calibration_error:.3f}; "
             f"predicted/accepted (tokens): {points}"
         )
+
+
+def _parts(drafts: Sequence[RoundRecord]) -> str:
+    """Return the medians of a round's parts, in the order in which they follow each other, and of the clock bound."""
+    whole = [record for record in drafts if record.uplink_s is not None and record.clock_event is None]
+    if not whole:
+        return ""
+    names = ("draft_wait_s", "rewind_s", "agent_queue_s", "uplink_s", "coordinator_queue_s", "verify_s", "downlink_s")
+
+    def ms(name: str) -> str:
+        return f"{median(getattr(record, name) for record in whole) * 1e3:.2f}"
+
+    told = ", ".join(f"{name.removesuffix('_s').replace('_', ' ')} {ms(name)}" for name in names)
+    marked = sum(record.clock_event is not None for record in drafts)
+    left_out = f"; {marked} rounds with a clock event left out" if marked else ""
+    return f"; from verdict to verdict {ms('round_s')}: {told}; one-way times within {ms('clock_bound_s')}{left_out}"
 
 
 def _some(what: str, lines: Sequence[str]) -> Iterable[str]:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta, Struct
 
+from multispin_models.clock_watch import ClockSync
 from multispin_models.energy.meter import Label, MeterInfo
 from multispin_models.language_model import ModelInfo
 
@@ -87,6 +88,7 @@ class RunHeader(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         target, draft: the models as served.
         exact: the target's engine was probed to be exact to the last bit.
         energy_meters: every end, with its meter or the reason why it has none.
+        clock_sync: how chrony keeps the wall clock of that machine; null in records of earlier versions.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -109,6 +111,7 @@ class RunHeader(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     draft: ModelInfo
     exact: bool
     energy_meters: tuple[MeteredEnd, ...]
+    clock_sync: ClockSync | None = None
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
@@ -199,6 +202,23 @@ class RoundRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         energy_coordinator_j: this round's share of the coordinator; null without a meter.
         confidences: of each drafted token, that it is accepted if all before it are; stated before the verdict, to four
             decimals; null for a token of unknown origin.
+        round_s: from the verdict before (the request's start, for the first) to this one: the sum of draft_wait_s,
+            rewind_s, agent_queue_s, uplink_s, coordinator_queue_s, verify_s and downlink_s. This and all that follow
+            are null in records of earlier versions.
+        draft_wait_s: of it, drafting; not what was drafted ahead, in the round before.
+        rewind_s: of it, cutting back what the draft model holds.
+        agent_queue_s: of it, the rest until the draft was sent: the engine's other requests, the event loop, and
+            whatever was lost on the way until the request was opened again.
+        uplink_s: one way, from the (first) sending to the coordinator's reading; not surer than clock_bound_s. Null in
+            a round without a sending of its own.
+        coordinator_queue_s: at the coordinator, but not in a pass.
+        downlink_s: one way, as uplink_s.
+        clock_offset_ns: the coordinator's monotonic clock minus the agent's, as estimated in this round.
+        clock_bound_s: it is not further off than this, nor are uplink_s and downlink_s, in opposite directions.
+        clock_event: what happened to a clock since the round before: "suspend" or "step" of the agent's, "offset" if
+            the two no longer agree with what was known, joined by "+"; null if nothing was noticed. The times of such
+            a round are not to be used.
+        num_sends: how often the draft was sent; above 1 the uplink holds the time until it got through.
     """
 
     run_id: str
@@ -221,6 +241,17 @@ class RoundRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     payload_down_bytes: Count
     energy_coordinator_j: Joules | None = None
     confidences: tuple[Share | None, ...] = ()
+    round_s: Seconds | None = None
+    draft_wait_s: Seconds | None = None
+    rewind_s: Seconds | None = None
+    agent_queue_s: Seconds | None = None
+    uplink_s: float | None = None
+    coordinator_queue_s: Seconds | None = None
+    downlink_s: float | None = None
+    clock_offset_ns: int | None = None
+    clock_bound_s: Seconds | None = None
+    clock_event: str | None = None
+    num_sends: Count | None = None
 
 
 class EnergyRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
