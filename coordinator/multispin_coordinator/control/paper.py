@@ -1,4 +1,4 @@
-"""The paper's two policies: one length for all, and lengths by user; both from one token up.
+"""The paper's policies: one length for all, lengths by user, and lengths in equal shares; all from one token up.
 
 Where a scenario has more than the paper's model, the least is added to it: a cost per row goes with the drafting
 (Theorem 1), and is left out of Proposition 1; noise that grows with the share is taken at equal shares there. What a
@@ -11,10 +11,10 @@ import math
 
 import numpy as np
 
-from multispin_coordinator.control.allocation import Floats, Lengths, Problem, draft_phase_s, goodput
+from multispin_coordinator.control.allocation import Floats, Lengths, Problem, draft_phase_s, goodput, rate_of_share
 from multispin_coordinator.control.lambert import lambert_minus_wm1_exp, lambert_w0_exp
 
-__all__ = ["best_common_length", "heterogeneous", "homogeneous"]
+__all__ = ["best_common_length", "heterogeneous", "homogeneous", "uniform_bandwidth"]
 
 PHASES = 48  # of Algorithm 1's grid
 PRICES = 48
@@ -82,6 +82,22 @@ def heterogeneous(problem: Problem) -> Lengths:
     chunks = [candidates[i : i + 256] for i in range(0, len(candidates), 256)]
     yields = np.concatenate([goodput(problem, chunk) for chunk in chunks])
     return np.asarray(candidates[int(yields.argmax())])
+
+
+def uniform_bandwidth(problem: Problem) -> Lengths:
+    """Return lengths [users] in equal shares of the band, the paper's Uni-BW: the best, where rows cost nothing.
+
+    Of all plans that end drafting and upload within a phase the longest drafts yield most, so the best phase is one of
+    those that some user's draft just fills.
+    """
+    token_s = problem.draft_s + problem.bits_per_token / rate_of_share(
+        problem, problem.bandwidth_hz / problem.num_users
+    )
+    limits = np.maximum(problem.limits, 1)
+    phases = np.unique(np.outer(np.arange(1, limits.max() + 1), token_s))
+    plans = np.clip(np.floor(phases[:, None] / token_s * (1 + 1e-12)), 1, limits).astype(np.int64)
+    phase_s = (plans * token_s).max(axis=1)
+    return np.asarray(plans[int(goodput(problem, plans, phase_s).argmax())])
 
 
 def _at_equal_shares(problem: Problem) -> Floats:

@@ -23,12 +23,12 @@ from multispin_coordinator.control.allocation import (
     shares_hz,
 )
 from multispin_coordinator.control.exact import exact
-from multispin_coordinator.control.paper import heterogeneous, homogeneous
+from multispin_coordinator.control.paper import heterogeneous, homogeneous, uniform_bandwidth
 from multispin_coordinator.control.scenario import Scenario
 
 __all__ = ["POLICIES", "Plan", "make_plan"]
 
-POLICIES: Final = ("fixed", "homogeneous", "heterogeneous", "exact")
+POLICIES: Final = ("fixed", "homogeneous", "uniform_bandwidth", "heterogeneous", "exact")
 
 
 class Plan(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -61,7 +61,9 @@ def make_plan(scenario: Scenario, policy: str, num_draft_tokens: int = 8) -> Pla
     """
     problem = problem_of(scenario)
     if policy == "fixed":
-        return _fixed(problem, num_draft_tokens)
+        return _in_equal_shares(problem, policy, np.minimum(num_draft_tokens, problem.limits))
+    if policy == "uniform_bandwidth":
+        return _in_equal_shares(problem, policy, uniform_bandwidth(problem))
     if policy == "exact":
         found = exact(problem)
         return _plan(problem, policy, found.lengths, found.is_proven)
@@ -83,13 +85,12 @@ def _plan(problem: Problem, policy: str, lengths: Lengths, is_proven: bool | Non
     )
 
 
-def _fixed(problem: Problem, num_draft_tokens: int) -> Plan:
-    """Return the plan of one length and equal shares: each user's upload takes as long as its share makes it."""
-    lengths = np.minimum(num_draft_tokens, problem.limits)
+def _in_equal_shares(problem: Problem, policy: str, lengths: Lengths) -> Plan:
+    """Return the plan of lengths in equal shares: each user's upload takes as long as its share makes it."""
     share = problem.bandwidth_hz / problem.num_users
     phase_s = (lengths * (problem.draft_s + problem.bits_per_token / rate_of_share(problem, share))).max()
     return Plan(
-        policy="fixed",
+        policy=policy,
         num_draft_tokens=lengths.tolist(),
         bandwidth_hz=[share] * problem.num_users,
         round_s=float(round_s(problem, lengths, phase_s)),

@@ -9,5 +9,6 @@ summary       what a simulation shows
 toy_model     a language model that is a hash: what it says of a wrong cache is wrong
 fault_setting what a seed of a faulty run stands for
 faults        the protocol tested to destruction: one seed, one run in which everything fails
+paper_setting the setting of the Multi-SPIN paper
 runs          what the command does
 """

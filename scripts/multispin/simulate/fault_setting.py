@@ -62,7 +62,7 @@ class FaultyRun(Struct, frozen=True):
 def draw_setting(seed: int) -> FaultySetting:
     """Return what a seed stands for; about one in thirty has a sound network and no deaths."""
     rng = random.Random(f"faulty/{seed}")  # noqa: S311
-    num_agents = rng.randint(1, 5)
+    num_agents = rng.choice([1, 2, 2, 3, 5])
     links = tuple(_draw_link(rng) for _ in range(num_agents))
     limits = Limits(
         max_sessions=rng.choice([1, 3, 8]),
@@ -79,7 +79,7 @@ def draw_setting(seed: int) -> FaultySetting:
     return FaultySetting(
         seed=seed,
         num_agents=num_agents,
-        users=rng.choice([1, 1, 2]),
+        users=rng.choice([1, 1, 1, 2]),
         num_draft_tokens=tuple(rng.randint(0, 9) for _ in range(num_agents)),
         draft_noise=tuple(rng.choice([0.0, 0.5, 2.0, 50.0]) for _ in range(num_agents)),
         draft_sources=tuple(rng.choice(SOURCES) for _ in range(num_agents)),

@@ -201,9 +201,9 @@ class _FaultyWorld:
         rng = random.Random(f"user/{self._setting.seed}/{index}/{user}")  # noqa: S311
         for _ in range(2):
             job = _Job(
-                [rng.randrange(1, 16) for _ in range(rng.randrange(1, 40))],
+                [rng.randrange(1, 16) for _ in range(rng.randrange(1, 33))],
                 Sampling(rng.choice([0.0, 0.7, 1.5]), rng.choice([0, 4]), rng.choice([1.0, 0.9]), rng.getrandbits(64)),
-                rng.randrange(1, 25),
+                rng.randrange(1, 21),
             )
             got: list[int] | None = None
             while got is None:

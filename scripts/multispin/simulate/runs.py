@@ -11,13 +11,14 @@ from multispin.progress import counter_line
 from multispin.simulate.fault_setting import FaultyRun, draw_setting
 from multispin.simulate.faults import run_faulty
 from multispin.simulate.language import read_trace
+from multispin.simulate.paper_setting import ALPHA_STD, simulate_paper
 from multispin.simulate.scenario import read_simulated_scenario
 from multispin.simulate.summary import Summary, summarize
 from multispin.simulate.virtual_time import log_by_virtual_time
 from multispin.simulate.world import run_scenario
 from multispin_models.errors import ConfigError
 
-__all__ = ["replay", "run_faulty_seeds", "simulate_scenario"]
+__all__ = ["replay", "run_faulty_seeds", "show_paper_setting", "simulate_scenario"]
 
 
 def simulate_scenario(path: Path, seed: int | None, *, as_json: bool) -> int:
@@ -109,3 +110,24 @@ def replay(seed: int, *, as_json: bool, log: bool) -> int:
         encoded = msgspec.json.encode(each)
         print((encoded if as_json else msgspec.json.format(encoded)).decode())
     return int(bool(done.problems))
+
+
+def show_paper_setting(num_realisations: int, alpha_std: float | None, *, as_json: bool) -> int:
+    """Print the paper's setting, a line a point as it is done; return 0."""
+    std = ALPHA_STD if alpha_std is None else alpha_std
+    if not 0 <= std < 0.5:
+        raise ConfigError(f"--alpha-std is {std}, allowed is 0 to below 0.5")
+    if not as_json:
+        print(f"{'pair':28} {'MHz':>4} {'policy':20} {'tokens/s':>9} {'s.e.':>6} {'formula':>8}   (modelled)")
+    for point in simulate_paper(num_realisations, std):
+        if as_json:
+            print(msgspec.json.encode(point).decode(), flush=True)
+            continue
+        error = "" if point.standard_error is None else f"{point.standard_error:.1f}"
+        planned = "" if point.planned_tokens_per_s is None else f"{point.planned_tokens_per_s:.1f}"
+        print(
+            f"{point.pair:28} {point.bandwidth_mhz:4g} {point.policy:20} {point.goodput_tokens_per_s:9.1f} {error:>6} "
+            f"{planned:>8}",
+            flush=True,
+        )
+    return 0

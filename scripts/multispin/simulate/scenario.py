@@ -18,15 +18,25 @@ link = { uplink_bit_per_s = 1e6, delay_s = 0.01 }
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
+from multispin_agent.config import Config as AgentConfig
+from multispin_coordinator.config import Config as CoordinatorConfig
 from multispin_coordinator.config import Limits
 from multispin_models.errors import ConfigError
 
-__all__ = ["AgentGroup", "Coordinator", "Link", "SimulatedScenario", "read_simulated_scenario"]
+__all__ = [
+    "AgentGroup",
+    "Coordinator",
+    "Link",
+    "SimulatedScenario",
+    "agent_config",
+    "coordinator_config",
+    "read_simulated_scenario",
+]
 
 Positive = Annotated[float, Meta(gt=0.0, le=1e15)]
 NotNegative = Annotated[float, Meta(ge=0.0, le=1e15)]
@@ -84,6 +94,7 @@ class AgentGroup(Struct, frozen=True, forbid_unknown_fields=True):
         prompt_tokens, max_tokens: of a request.
         pause_s: mean time between a text's end and the user's next request, exponential.
         start_s, end_s: when its users come, and go for good.
+        settings: what else stands in agent.toml.
         link: of each.
     """
 
@@ -101,6 +112,7 @@ class AgentGroup(Struct, frozen=True, forbid_unknown_fields=True):
     pause_s: NotNegative = 0.0
     start_s: NotNegative = 0.0
     end_s: Positive = math.inf
+    settings: dict[str, Any] = {}
     link: Link = Link()
 
 
@@ -110,12 +122,16 @@ class Coordinator(Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         c0_s, per_row_s, per_user_s: seconds of a pass, its rows, and the sequences in it.
         limits: as in coordinator.toml.
+        settings: what else stands in coordinator.toml.
+        schedule: "continuous": whatever is ready is verified; "barrier": only when all open requests are.
     """
 
     c0_s: NotNegative
     per_row_s: NotNegative = 0.0
     per_user_s: NotNegative = 0.0
     limits: Limits = Limits()
+    settings: dict[str, Any] = {}
+    schedule: Literal["continuous", "barrier"] = "continuous"
 
     def __post_init__(self) -> None:
         if self.c0_s + self.per_row_s + self.per_user_s <= 0:
@@ -145,10 +161,45 @@ def read_simulated_scenario(path: Path) -> SimulatedScenario:
         scenario = msgspec.convert(values, SimulatedScenario)
     except msgspec.ValidationError as error:
         raise ConfigError(f"scenario {path}: {error}; {_allowed(str(error))}") from error
+    coordinator_config(scenario.coordinator)
     for number, group in enumerate(scenario.agents):
+        agent_config(group, f"agents[{number}]")
         if fault := _fault(group, scenario.coordinator.limits):
             raise ConfigError(f"scenario {path}: `$.agents[{number}]`: {fault}")
     return scenario
+
+
+def coordinator_config(coordinator: Coordinator) -> CoordinatorConfig:
+    """Return the settings of the coordinator's daemon.
+
+    Raises:
+        ConfigError: `settings` has what no coordinator.toml may have.
+    """
+    try:
+        config = msgspec.convert(coordinator.settings, CoordinatorConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"settings of the coordinator: {error}") from error
+    return msgspec.structs.replace(config, bind="simulated", limits=coordinator.limits)
+
+
+def agent_config(group: AgentGroup, agent_id: str) -> AgentConfig:
+    """Return the settings of an agent's daemon.
+
+    Raises:
+        ConfigError: `settings` has what no agent.toml may have.
+    """
+    try:
+        config = msgspec.convert(group.settings, AgentConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"settings of {agent_id}: {error}") from error
+    return msgspec.structs.replace(
+        config,
+        agent_id=agent_id,
+        num_draft_tokens=group.num_draft_tokens,
+        draft_ahead=group.draft_ahead,
+        max_concurrent=group.users,
+        max_context_tokens=group.prompt_tokens + group.max_tokens,
+    )
 
 
 def _allowed(fault: str) -> str:

@@ -80,15 +80,11 @@ class ToyModel:
 
     def _part(self, part: Rows) -> Logits:
         tokens = self._sequences[part.sequence]
-        rows = []
-        for token in part.token_ids:
-            tokens.append(token)
-            rows.append(self._logits(tokens))
+        tokens += part.token_ids
         assert len(tokens) <= self.info.n_ctx
-        return np.array(rows[len(rows) - part.num_logits :], np.float32).reshape(part.num_logits, self.info.n_vocab)
-
-    def _logits(self, tokens: Sequence[int]) -> Logits:
-        return _hashed_logits(tuple(tokens[-3:]), self.info.n_vocab, self.noise)
+        ends = range(len(tokens) - part.num_logits + 1, len(tokens) + 1)
+        rows = [_hashed_logits(tuple(tokens[max(0, end - 3) : end]), self.info.n_vocab, self.noise) for end in ends]
+        return np.array(rows, np.float32).reshape(part.num_logits, self.info.n_vocab)
 
     def rewind(self, sequence: int, length: int) -> None:
         """Cut a sequence back."""

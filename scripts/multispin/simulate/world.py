@@ -12,7 +12,7 @@ from typing import Any
 
 from multispin.simulate.language import Agreement, KnownText, KnownTokenizer, ModelledModel, Texts
 from multispin.simulate.network import Network
-from multispin.simulate.scenario import AgentGroup, SimulatedScenario
+from multispin.simulate.scenario import AgentGroup, SimulatedScenario, agent_config, coordinator_config
 from multispin.simulate.virtual_time import VirtualEngine, now_ns, run_virtually
 from multispin_agent.client import Client
 from multispin_agent.config import Config
@@ -21,6 +21,8 @@ from multispin_agent.generate import generate
 from multispin_agent.request import Finished, Request
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config as CoordinatorConfig
+from multispin_coordinator.dispatcher import Dispatcher
+from multispin_coordinator.passes import Pass
 from multispin_coordinator.server import Server
 from multispin_models.engines import Loaded
 from multispin_models.messages import Draft, Verdict, decode_agent_message, decode_coordinator_message
@@ -81,6 +83,21 @@ class RunningCoordinator:
         self._serving.cancel()
         with suppress(asyncio.CancelledError):
             await self._serving
+
+
+def wait_for_all(dispatcher: Dispatcher) -> None:
+    """Let a dispatcher begin a pass only when every open request has something for it: the paper's synchronous round.
+
+    The daemon has no such schedule; it is here for comparison. One silent agent holds up all, until it is dropped.
+    """
+    next_pass = dispatcher.next_pass
+
+    def when_all_are_ready() -> Pass | None:
+        if any(session.job is None for session in dispatcher.sessions.values()):
+            return None
+        return next_pass()
+
+    dispatcher.next_pass = when_all_are_ready  # type: ignore[method-assign]
 
 
 class RunningAgent:
@@ -164,8 +181,12 @@ class World:
 
     async def run(self) -> None:
         """Let it run for the scenario's duration."""
-        config = CoordinatorConfig(bind="simulated", limits=self._scenario.coordinator.limits)
-        coordinator = RunningCoordinator(config, Loaded(self.target, KnownTokenizer()), self.network)
+        described = self._scenario.coordinator
+        coordinator = RunningCoordinator(
+            coordinator_config(described), Loaded(self.target, KnownTokenizer()), self.network
+        )
+        if described.schedule == "barrier":
+            wait_for_all(coordinator.server.dispatcher)
         agents: list[RunningAgent] = []
         users: list[asyncio.Task[None]] = []
         for number, group in enumerate(self._scenario.agents):
@@ -201,12 +222,7 @@ class World:
         )
         self.network.connect(agent_id, group.link)
         self.agent_ids.append(agent_id)
-        config = Config(
-            agent_id=agent_id,
-            num_draft_tokens=group.num_draft_tokens,
-            draft_ahead=group.draft_ahead,
-            max_concurrent=group.users,
-        )
+        config = agent_config(group, agent_id)
         return RunningAgent(config, model_source(Loaded(model, KnownTokenizer())), self.network), seed
 
     async def _user(self, number: int, group: AgentGroup, agent: RunningAgent, rng: random.Random) -> None:
