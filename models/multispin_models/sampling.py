@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-__all__ = ["Choice", "Sampling", "choose", "choose_weighed", "gumbel_noise", "truncate"]
+__all__ = ["Choice", "Sampling", "choose", "choose_weighed", "gumbel_noise", "probabilities", "truncate", "uniform"]
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -104,6 +104,37 @@ def gumbel_noise(seed: int, position: int, token_ids: Iterable[int]) -> npt.NDAr
     ids = np.fromiter(token_ids, dtype=np.uint32)
     stream = _stream(seed, position)
     return _noise(stream, ids, _counter_bits(stream, ids))
+
+
+def uniform(seed: int, position: int, purpose: int, index: int = 0) -> float:
+    """Return a number in (0, 1), the same whenever it is asked for.
+
+    Args:
+        seed, position: as of the noise.
+        purpose: 1 or more; numbers of different purposes, and the noise, are independent of each other.
+        index: for more than one of a purpose.
+    """
+    bits = _mix64(_stream(_mix64(seed ^ _mix64(purpose)), position) + index * _GOLDEN & _MASK)
+    return ((bits >> 12) + 0.5) * 2.0**-52
+
+
+def probabilities(logits: npt.NDArray[np.float32], sampling: Sampling) -> npt.NDArray[np.float64]:
+    """Return what `choose` draws from: [n_vocab] after temperature, top-k and top-p; one 1 at temperature 0.
+
+    Raises:
+        ValueError: the largest logit is not finite.
+    """
+    best = int(np.argmax(logits))
+    if not math.isfinite(float(logits[best])):
+        raise ValueError(f"logit of token {best} is {float(logits[best])}: the model is broken")
+    drawn_from = np.zeros(logits.shape[0])
+    if sampling.temperature == 0.0:
+        drawn_from[best] = 1.0
+        return drawn_from
+    able = truncate(logits, sampling)
+    weights = np.exp(_log_weights(logits[able], float(logits[best]), sampling.temperature))
+    drawn_from[able] = weights / weights.sum()
+    return drawn_from
 
 
 def truncate(logits: npt.NDArray[np.float32], sampling: Sampling) -> npt.NDArray[np.intp]:

@@ -6,9 +6,9 @@ standard deviation of 0.15 to 0.34, verification T_fix + K T_lin that does not d
 bit and an id each per drafted token, downlink free, a synchronous round.
 
 Not stated, and assumed here: 12 ms mean draft time per token; SNR = 30 h for a channel gain h (its transmit power is
-not given); a realisation keeps its channel and its prompts; five users on each of the four tasks, each user's acceptance
-from a beta distribution around its task's with standard deviation 0.15, each token accepted by itself; texts without
-end. So the figures are not the paper's; what can be compared is their order.
+not given); a realisation keeps its channel and its prompts; five users on each of the four tasks, each user's
+acceptance from a beta distribution around its task's with standard deviation 0.15, each token accepted by itself; texts
+without end. So the figures are not the paper's; what can be compared is their order.
 
 Ours: token ids alone (`coupled`), every user 1/20 of the band, no barrier (`continuous`), drafting ahead, one length
 for all. At temperature 0 the acceptance is the paper's; when sampling, shared noise accepts at least alpha / (2 -
