@@ -41,6 +41,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             "shelly:HOST[,counter]", "tasmota:HOST[,counter]", "serial:PORT[,baud=N][,covers=WHAT]",
             "modelled:BUSY_W,IDLE_W", "calibrated:NAME", "replay:FILE", "replay:FILE,loop"; each is described by
             models/docs/meters.md.
+        idle_s: how long the idle baseline is measured before the model is loaded, if there is a meter.
         spool: SQLite file that keeps records until the coordinator has them; null uploads none.
         spool_max_bytes: bound of it, beyond which the oldest records of rounds are dropped; summaries never are.
         upload_bytes_per_s: of records, while a request is served; as fast as it goes when none is.
@@ -66,6 +67,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     deadline_s: Seconds = 300.0
     security: Security = Security()
     meter: str = "auto"
+    idle_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 2.0
     spool: str | None = None
     spool_max_bytes: Annotated[int, Meta(ge=1 << 16)] = 1 << 28
     upload_bytes_per_s: Annotated[float, Meta(gt=0.0)] = 4096.0

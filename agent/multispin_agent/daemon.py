@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import zmq
 
+from multispin_agent.attribution import BoxEnergy
 from multispin_agent.client import Client
 from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource, open_draft_source
@@ -35,6 +36,7 @@ from multispin_models.engines import ENGINES
 from multispin_models.errors import ConfigError, MultispinError
 from multispin_models.prompts import Job, add_job_flags, job_defaults, read_jobs
 from multispin_models.records import read_boot_id
+from multispin_models.records.idle import measure_idle
 from multispin_models.settings import add_setting_flags, read_settings
 
 __all__ = ["add_arguments", "run"]
@@ -84,17 +86,14 @@ def _share(jobs: list[Job], share: str) -> list[Job]:
     return jobs[start::step]
 
 
-def _start_meter(config: Config) -> Sampler | str:
-    """Return the running sampler of this box, or the reason why there is none."""
+def _start_meter(config: Config) -> BoxEnergy | str:
+    """Return the account of this box, after the idle baseline was measured; or the reason why there is none."""
     opened = open_meter(config.meter)
     if opened.meter is None:
         return opened.reason
-    if config.max_concurrent > 1:
-        opened.meter.close()
-        return f"requests overlap (max_concurrent is {config.max_concurrent}): a meter cannot tell them apart"
     sampler = Sampler(opened.meter)
     sampler.start()
-    return sampler
+    return BoxEnergy(sampler, measure_idle(sampler, config.idle_s))
 
 
 def _start_recorder(config: Config, client: Client) -> Recorder | None:
@@ -111,7 +110,7 @@ class _Opened(NamedTuple):
     client: Client
     drafts: DraftSource
     engine: EngineThread
-    meter: Sampler | str
+    meter: BoxEnergy | str
     recorder: Recorder | None
 
 
@@ -119,7 +118,7 @@ class _Opened(NamedTuple):
 async def _open(config: Config) -> AsyncIterator[_Opened]:
     """Load what drafts and connect; at the end close both."""
     engine = EngineThread()
-    meter = _start_meter(config)
+    meter = await engine.run(_start_meter, config)
     drafts = await engine.run(open_draft_source, config)
     with zmq.Context() as context:
         client = Client(config, drafts.info, context)
@@ -134,8 +133,8 @@ async def _open(config: Config) -> AsyncIterator[_Opened]:
             await client.close()
             engine.shutdown()
             drafts.close()
-            if isinstance(meter, Sampler):
-                meter.stop()
+            if isinstance(meter, BoxEnergy):
+                meter.close()
 
 
 async def _serve_file(config: Config, args: argparse.Namespace) -> int:

@@ -41,6 +41,7 @@ class _Serving:
         drafts: DraftSource,
         engine: Engine,
         on_text: Callable[[str], None],
+        started_ns: int | None,
     ) -> None:
         self._config = config
         self._client = client
@@ -63,7 +64,7 @@ class _Serving:
         self._confidence = RequestConfidence(client.confidence)
         self._inbox = client.subscribe(request.request_id)
         self._now_ns = client.now_ns
-        self._finished = Finished(started_ns=self._now_ns())
+        self._finished = Finished(started_ns=self._now_ns() if started_ns is None else started_ns)
         self._clock = RoundClock(self._finished.started_ns, client.clock_offset, client.clock_watch)
         self._draft_s = 0.0
         self._sent_ns = 0
@@ -214,6 +215,7 @@ class _Serving:
                 answer.num_bytes,
                 self._confidence.judged(position, flight, verdict.num_accepted),
                 self._clock.finish(answer.received_ns, verdict),
+                answer.received_ns,
             )
         )
         finished.payload_up_bytes += self._up_bytes
@@ -243,6 +245,7 @@ async def generate(
     drafts: DraftSource,
     engine: Engine,
     on_text: Callable[[str], None] = lambda _text: None,
+    started_ns: int | None = None,
 ) -> Finished:
     """Return the text of a request and how it came about.
 
@@ -253,8 +256,9 @@ async def generate(
         drafts: where they come from; its drafters are used in `engine` only.
         engine: its thread.
         on_text: called with every piece of text as it becomes certain.
+        started_ns: when it began, by the client's clock; null for now.
 
     Raises:
         RequestFailed: refused for good, or the coordinator was silent past the deadline.
     """
-    return await _Serving(request, config, client, drafts, engine, on_text).run()
+    return await _Serving(request, config, client, drafts, engine, on_text, started_ns).run()

@@ -60,6 +60,7 @@ class RoundTiming:
     payload_down_bytes: int
     confidences: list[float | None]
     parts: RoundParts | None = None
+    received_ns: int = 0
 
 
 @dataclass

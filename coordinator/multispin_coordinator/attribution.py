@@ -1,20 +1,29 @@
-"""The joules of a forward pass, shared out to its parts by rows.
+"""The joules of forward passes, shared out to their parts by rows; what is left over is kept in the account, too.
 
-The rule: a pass costs what the meter counted between its begin and its end; each part bears its rows' fraction, in
-whole nanojoules, and what the division leaves over goes to the part with the most rows. So the shares sum exactly to
-the pass. What the machine drew between passes belongs to nobody here; a run reports it beside.
+The rule. A pass costs what the meter's window from its begin to its end holds. Each part bears its rows' fraction, in
+whole nanojoules; what the division leaves over goes to the part with the most rows. So the shares sum exactly to the
+pass. A prompt's rows are prefill, a draft's are verification: the two stand apart. What the machine drew between passes
+belongs to nobody: it is counted as that, and neither shared out nor subtracted, nor is the idle baseline.
+
+Passes and the times between them follow each other without a gap, so all of them together are the meter's window over
+the run, which is computed apart and recorded beside.
 """
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from multispin_models.energy import Meter, Reading
+from multispin_models.clock import monotonic_ns
+from multispin_models.energy import Sampler
 from multispin_models.energy.meter import Label
-from multispin_models.errors import SensorError
+from multispin_models.records import EnergyRecord, IdleBaseline, energy_record
 
 __all__ = ["PassMeter", "split_by_rows"]
 
 log = logging.getLogger(__name__)
+
+QUICK_NS: Final = 2_000_000  # a sensor that takes longer to read would hold up every pass
 
 
 def split_by_rows(nanojoules: int, rows: Sequence[int]) -> list[int]:
@@ -30,54 +39,111 @@ def split_by_rows(nanojoules: int, rows: Sequence[int]) -> list[int]:
 
 
 class PassMeter:
-    """Reads the meter around every pass.
+    """The account of one coordinator.
 
     Args:
-        meter: null when there is none.
+        sampler: running, closed by `close`; null when there is no meter.
+        idle: the baseline that was measured before.
+        now_ns: the clock of the samples.
     """
 
-    def __init__(self, meter: Meter | None) -> None:
-        self._meter = meter
-        self._failing = False
+    def __init__(
+        self,
+        sampler: Sampler | None,
+        idle: IdleBaseline | None = None,
+        now_ns: Callable[[], int] = monotonic_ns,
+    ) -> None:
+        self._sampler = sampler
+        self._idle = idle
+        self._now_ns = now_ns
+        self._started_ns = self._settled_ns = now_ns()
+        self._joules = 0.0  # of all that was settled
+        self._nanojoules = 0  # the same, in whole ones
+        self._attributed_nj = self._prefill_nj = self._between_nj = 0
+        self._num_unknown = 0
+        self._quick = sampler is None or self._is_quick(sampler)
+        if not self._quick:
+            log.warning("the meter is slow to read: joules of passes are not known, those of the run are")
 
     @property
     def label(self) -> Label | None:
         """Of its joules; null without a meter."""
-        return None if self._meter is None else self._meter.info.label
+        return None if self._sampler is None else self._sampler.info.label
 
-    def read(self) -> Reading | None:
-        """Return the meter's reading now, or None when there is no meter or it does not answer."""
-        if self._meter is None:
-            return None
-        try:
-            reading = self._meter.read()
-        except SensorError as error:
-            if not self._failing:
-                log.warning("energy of passes is not measured from here on: %s", error)
-            self._failing = True
-            return None
-        self._failing = False
-        return reading
+    def start(self) -> None:
+        """Begin the account now: what came before, as loading the model, is no part of it."""
+        if self._sampler is not None:
+            self._sampler.read_now()
+        self._started_ns = self._settled_ns = self._now_ns()
 
-    def shares_nj(self, before: Reading | None, rows: Sequence[int]) -> list[int | None]:
-        """Return the share of every part in the joules since `before`; null where they are not known."""
-        joules = self._joules(before, self.read()) if rows else None
-        if joules is None:
+    def begin(self) -> int:
+        """Note that a pass begins; returns when."""
+        if self._sampler is None or not self._quick:
+            return self._now_ns()
+        self._sampler.read_now()
+        return self._now_ns()
+
+    def shares_nj(self, begun_ns: int, rows: Sequence[int], *, is_prefill: Sequence[bool]) -> list[int | None]:
+        """Return the share of every part of the pass that began then and ends now; null where they are not known.
+
+        Args:
+            begun_ns: as `begin` gave it.
+            rows: of every part; with none nothing was computed, and nothing is settled.
+            is_prefill: of every part.
+        """
+        if self._sampler is None or not self._quick or not rows:
             return [None] * len(rows)
-        return list(split_by_rows(round(joules * 1e9), rows))
+        ended_ns = self._now_ns()
+        self._sampler.read_now()
+        between, spent = self._settle(begun_ns), self._settle(ended_ns)
+        if between is None or spent is None:
+            self._num_unknown += 1
+            return [None] * len(rows)
+        shares = split_by_rows(spent, rows)
+        self._between_nj += between
+        self._attributed_nj += spent
+        self._prefill_nj += sum(share for share, prefill in zip(shares, is_prefill, strict=True) if prefill)
+        return list(shares)
 
-    def _joules(self, before: Reading | None, after: Reading | None) -> float | None:
-        if self._meter is None or before is None or after is None:
+    def record(self, run_id: str) -> EnergyRecord | None:
+        """Return the account from the start to now; None without a meter."""
+        if self._sampler is None:
             return None
-        info = self._meter.info
-        first, last = before.total(info.rails), after.total(info.rails)
-        if first is None or last is None or before.segment != after.segment:
-            return None
-        if info.quantity == "energy":
-            return max(0.0, last - first)
-        return (first + last) / 2.0 * (after.t_ns - before.t_ns) / 1e9
+        ended_ns = self._now_ns()
+        self._sampler.read_now()
+        window = self._sampler.joules(self._started_ns, ended_ns)
+        last = self._settle(ended_ns) if self._quick else None
+        known = last is not None and self._num_unknown == 0
+        return energy_record(
+            run_id,
+            "coordinator",
+            self._started_ns,
+            ended_ns,
+            window,
+            attributed_j=self._attributed_nj / 1e9 if known else None,
+            prefill_j=self._prefill_nj / 1e9 if known else None,
+            unattributed_j=(self._between_nj + (last or 0)) / 1e9 if known else None,
+            idle=self._idle,
+        )
 
     def close(self) -> None:
-        """Free the meter."""
-        if self._meter is not None:
-            self._meter.close()
+        """End the sampler and free the meter."""
+        if self._sampler is not None:
+            self._sampler.stop()
+
+    def _settle(self, until_ns: int) -> int | None:
+        """Return the nanojoules since what was settled last; null if the samples do not carry them."""
+        assert self._sampler is not None
+        window = self._sampler.joules(self._settled_ns, until_ns, min_samples=0)
+        self._settled_ns = until_ns
+        if window.joules is None:
+            return None
+        self._joules += window.joules
+        before, self._nanojoules = self._nanojoules, round(self._joules * 1e9)  # the parts sum to the rounded whole
+        return max(0, self._nanojoules - before)
+
+    @staticmethod
+    def _is_quick(sampler: Sampler) -> bool:
+        begun_ns = time.monotonic_ns()
+        sampler.read_now()
+        return time.monotonic_ns() - begun_ns <= QUICK_NS

@@ -69,6 +69,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             "shelly:HOST[,counter]", "tasmota:HOST[,counter]", "serial:PORT[,baud=N][,covers=WHAT]",
             "modelled:BUSY_W,IDLE_W", "calibrated:NAME", "replay:FILE", "replay:FILE,loop"; each is described by
             models/docs/meters.md.
+        idle_s: how long the idle baseline is measured before the model is loaded, if there is a meter.
+        out: folder for the coordinator's own records, energy.jsonl; null writes none.
+        run_id: in these; null makes one.
         store: SQLite file for the records that agents upload; null keeps none.
         max_concurrent: texts that the target writes alone at once, for users of the coordinator's own HTTP interface;
             each holds one of `limits.max_sessions`.
@@ -85,6 +88,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     security: Security = Security()
     meter: str = "auto"
+    idle_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 2.0
+    out: str | None = None
+    run_id: str | None = None
     store: str | None = None
     require_exact: bool = False
     max_concurrent: Positive = 4

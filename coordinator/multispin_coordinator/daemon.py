@@ -8,6 +8,7 @@ The line "ready ENDPOINT MODEL-INFO" on standard output says that agents are ser
 import argparse
 import asyncio
 import logging
+import secrets
 import signal
 import sys
 from contextlib import AsyncExitStack
@@ -23,12 +24,14 @@ from multispin_coordinator.server import Server
 from multispin_coordinator.store import RecordStore
 from multispin_models.cache import Progress
 from multispin_models.channel import check_endpoint
-from multispin_models.energy import open_meter
+from multispin_models.energy import OpenedMeter, Sampler, open_meter
 from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import ENGINES, Loaded, load_side, log_progress
 from multispin_models.errors import ConfigError, MultispinError, UnsupportedModel
 from multispin_models.language_model import ModelInfo
 from multispin_models.probes import probe_exactness, probe_rollback
+from multispin_models.records import JsonlWriter
+from multispin_models.records.idle import measure_idle
 from multispin_models.settings import add_setting_flags, read_settings
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `multispin coordinator`."""
     parser.add_argument("--config", metavar="FILE", help="TOML file of settings; flags win over it")
     parser.add_argument("--bind", metavar="ENDPOINT", help="listen here, tcp://ADDRESS:PORT (default %(default)s)")
+    parser.add_argument("--out", metavar="DIR", help="folder for the coordinator's own records, energy.jsonl")
+    parser.add_argument("--run-id", metavar="ID", help="in these (default: random)")
     parser.add_argument("--store", metavar="FILE", help="SQLite file for the records that agents upload")
     add_setting_flags(parser, ENGINES)
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="texts that the target writes alone at once")
@@ -104,6 +109,23 @@ def _open(api: "Api", config: Config, server: Server, loaded: Loaded, info: Mode
     api.open(service, CoordinatorCollector(server.dispatcher, meter.label))
 
 
+def _start_meter(opened: OpenedMeter, config: Config) -> PassMeter:
+    """Return the account of passes on a running sampler, after the idle baseline was measured."""
+    if opened.meter is None:
+        return PassMeter(None)
+    sampler = Sampler(opened.meter)
+    sampler.start()
+    return PassMeter(sampler, measure_idle(sampler, config.idle_s))
+
+
+def _write_energy(config: Config, meter: PassMeter) -> None:
+    record = meter.record(config.run_id or secrets.token_hex(8))
+    if config.out is not None and record is not None:
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        with JsonlWriter(Path(config.out) / "energy.jsonl") as writer:
+            writer.append(record)
+
+
 async def serve(config: Config) -> None:
     """Load the target and serve until SIGTERM or SIGINT; a signal while it loads ends it after the load."""
     loop = asyncio.get_running_loop()
@@ -114,7 +136,6 @@ async def serve(config: Config) -> None:
     opened = open_meter(config.meter)
     if opened.meter is None:
         log.info("%s", opened.reason)
-    meter = PassMeter(opened.meter)
     async with AsyncExitStack() as stack:
         interface = None if config.http_listen is None else _listen(config, config.http_listen)
         if interface is not None:
@@ -122,10 +143,12 @@ async def serve(config: Config) -> None:
             interface[1].start()
             log.info("users: answering at %s", interface[1].url)
         with EngineThread() as loader:
+            meter = await loader.run(_start_meter, opened, config)
             loaded, info = await loader.run(load_target, config, log_progress)
         context = stack.enter_context(zmq.Context())
         store = None if config.store is None else RecordStore(Path(config.store))
         server = Server(config, loaded, info, meter, context, store=store)
+        meter.start()
         # The signal to whoever started this.
         print(f"ready {server.endpoint} {msgspec.json.encode(info).decode()}", flush=True)  # noqa: T201
         serving = asyncio.create_task(server.serve())
@@ -142,6 +165,7 @@ async def serve(config: Config) -> None:
             log.info("stopped by signal")
         finally:
             loaded.model.close()
+            _write_energy(config, meter)
             meter.close()
 
 

@@ -20,6 +20,7 @@ class Work(NamedTuple):
         draft_token_ids: the last of them, to be verified; null when the rows are a chunk of a prompt, not scored.
         position: of the first token to be chosen.
         sampling: how it is chosen.
+        is_prefill: they answer an Open, not a Draft.
     """
 
     sequence: int | None
@@ -28,6 +29,7 @@ class Work(NamedTuple):
     draft_token_ids: Sequence[int] | None
     position: int
     sampling: Sampling
+    is_prefill: bool = False
 
 
 class Pass(NamedTuple):
@@ -69,4 +71,5 @@ def work_of(share: Share) -> Work:
         draft_token_ids=session.job if share.is_last else None,
         position=len(session.tokens),
         sampling=session.sampling,
+        is_prefill=session.is_opening,
     )

@@ -185,7 +185,11 @@ class Server:
 
     def _compute(self, work_pass: Pass) -> Computed:
         started_ns = self._now_ns()
-        before = self._meter.read()
+        begun_ns = self._meter.begin()
         outcomes = run_pass(self._model, work_pass)
-        shares = self._meter.shares_nj(before, [len(work.token_ids) for work in work_pass.work])
+        shares = self._meter.shares_nj(
+            begun_ns,
+            [len(work.token_ids) for work in work_pass.work],
+            is_prefill=[work.is_prefill for work in work_pass.work],
+        )
         return outcomes, (self._now_ns() - started_ns) // 1000, shares

@@ -47,6 +47,7 @@ class Session:
         self.verdict: Verdict | None = None
         self.job: tuple[int, ...] | None = ()  # the draft to be verified; () is "one token, please"
         self.received_ns = 0
+        self.is_opening = True  # the job answers an Open
         self._start_account()
 
     def reopen(self, opened: Open, max_context_tokens: int) -> None:
@@ -63,6 +64,7 @@ class Session:
         self.round = round_number
         self.verdict = None
         self.received_ns = received_ns
+        self.is_opening = False
         self._start_account()
 
     def _start_account(self) -> None:

@@ -25,6 +25,7 @@ def add_setting_flags(parser: argparse.ArgumentParser, engines: tuple[str, ...])
     parser.add_argument("--engine", metavar="ENGINE[:RECIPE]", help=f"what computes the model: {', '.join(engines)}")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of a forward pass")
     parser.add_argument("--meter", metavar="METER", help=f"energy meter: {', '.join(METER_FORMS)}")
+    parser.add_argument("--idle-s", type=float, metavar="S", help="measure the idle baseline so long")
     parser.add_argument(
         "--exit-with-parent", type=int, metavar="PID", help="end when that process, which started this one, dies"
     )

@@ -73,6 +73,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--meter", default="auto", metavar="METER", help=f"energy meter of the whole machine: {', '.join(METER_FORMS)}"
     )
+    parser.add_argument("--coordinator-meter", metavar="METER", help="of the coordinator alone, as replay:FILE")
+    parser.add_argument("--agent-meter", metavar="METER", help="of every agent alone, as replay:FILE")
+    parser.add_argument(
+        "--idle-s",
+        type=float,
+        default=RunSettings().idle_s,
+        metavar="S",
+        help="of their idle baseline",
+    )
     parser.add_argument("--check-text", action="store_true", help="compare every text with the target's own")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     add_job_flags(parser)
@@ -84,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--prompts is -, standard input: give a file, which every agent reads")
     jobs = read_jobs(args.prompts, job_defaults(args), args.limit)
     settings = _settings(args)
-    _check_meter(args.meter)
+    for meter in (args.meter, args.coordinator_meter, args.agent_meter):
+        _check_meter(meter or "none")
     out = _new_folder(Path(args.out), overwrite=args.overwrite)
     prepare_side(settings.pair, "target", settings.engine, terminal_progress())
     prepare_draft(settings, terminal_progress())
@@ -106,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(msgspec.json.encode(summary).decode())
     else:
-        print_table(summary, sys.stdout, rounds)
+        print_table(summary, sys.stdout, rounds, energy)
     return int(summary.completed < len(jobs) or bool(differences))
 
 
@@ -131,7 +141,13 @@ def _tell_unserved(jobs: Sequence[Job], requests: Sequence[RequestRecord], out: 
 def _execute(
     local: LocalRun, jobs: Sequence[Job], meter: str, run_id: str
 ) -> tuple[tuple[MeteredEnd, ...], list[EnergyRecord]]:
-    """Run it under the meter of the machine, which covers both ends; return what metered it, and the joules."""
+    """Run it under the meter of the machine, which covers both ends; return what metered it, and the joules.
+
+    Ends with meters of their own meter themselves.
+    """
+    if local.has_own_meters:
+        local.execute(jobs, counter_line("requests"))
+        return local.metered_ends(), local.energy()
     opened = open_meter(meter)
     show = counter_line("requests")
     if opened.meter is None:
@@ -226,6 +242,9 @@ def _settings(args: argparse.Namespace) -> RunSettings:
         "coordinator_cpus": args.coordinator_cpus,
         "agent_cpus": args.agent_cpus,
         "max_context_tokens": args.max_context_tokens,
+        "coordinator_meter": args.coordinator_meter,
+        "agent_meter": args.agent_meter,
+        "idle_s": args.idle_s,
     }
     try:
         return msgspec.convert(values, RunSettings)

@@ -1,7 +1,8 @@
 """One run on this machine: a coordinator, N agents, a file of prompts, and the records of all of it in one folder.
 
     DIR/coordinator.toml  coordinator.log      the settings it had, what it said
-    DIR/agent-0/          requests.jsonl rounds.jsonl, agent.log
+    DIR/agent-0/          requests.jsonl rounds.jsonl, agent.log, energy.jsonl if it has a meter
+    DIR/coordinator/      energy.jsonl if it has a meter
     DIR/requests.jsonl  rounds.jsonl           of all agents, in the order of the prompts
     DIR/run.jsonl  energy.jsonl                header (machine, models, settings), joules; by `local_command`
     DIR/conditions.jsonl                       clocks, heat, throttling, links, load before, during, after; likewise
@@ -24,12 +25,22 @@ from multispin.supervised import DaemonFailed, Supervised
 from multispin_coordinator.config import Limits
 from multispin_models.cache import Progress
 from multispin_models.clock import monotonic_ns
+from multispin_models.energy import open_meter
 from multispin_models.engines import DEFAULT_ENGINE, prepare_side, prepare_tokenizer
 from multispin_models.errors import ConfigError
 from multispin_models.language_model import ModelInfo
 from multispin_models.ngram import MAX_NGRAM, MIN_NGRAM
 from multispin_models.prompts import Job
-from multispin_models.records import RequestRecord, RoundRecord, read_jsonl, write_jsonl
+from multispin_models.records import (
+    EnergyRecord,
+    MeteredEnd,
+    RequestRecord,
+    RoundRecord,
+    energy_domain,
+    read_boot_id,
+    read_jsonl,
+    write_jsonl,
+)
 
 __all__ = ["MULTISPIN", "LocalRun", "RunSettings", "coordinator_toml", "draft_flags", "prepare_draft"]
 
@@ -55,6 +66,8 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         coordinator_threads, agent_threads: of a forward pass.
         coordinator_cpus, agent_cpus: cores that they may run on; null for all.
         max_context_tokens: prompt and text of one request.
+        coordinator_meter, agent_meter: of each end; null where the run's own meter covers the machine.
+        idle_s: how long each of these measures its idle baseline.
     """
 
     num_agents: Positive = 1
@@ -72,6 +85,9 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     coordinator_cpus: tuple[int, ...] | None = None
     agent_cpus: tuple[int, ...] | None = None
     max_context_tokens: Annotated[int, Meta(ge=16)] = 2048
+    coordinator_meter: str | None = None
+    agent_meter: str | None = None
+    idle_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 2.0
 
 
 class LocalRun:
@@ -94,7 +110,8 @@ class LocalRun:
         self.started_ns = 0
         self.ended_ns = 0
         self.target: ModelInfo | None = None
-        out.mkdir(parents=True, exist_ok=True)
+        self._run_id = run_id
+        (out / "coordinator").mkdir(parents=True, exist_ok=True)
         (out / "coordinator.toml").write_text(coordinator_toml(settings), encoding="utf-8")
         self.coordinator = Supervised(
             "coordinator",
@@ -151,6 +168,32 @@ class LocalRun:
                     self.agents[index].restart()
         on_progress(self._num_recorded(), num_jobs)
 
+    @property
+    def has_own_meters(self) -> bool:
+        """Whether an end has a meter of its own."""
+        return self._settings.coordinator_meter is not None or self._settings.agent_meter is not None
+
+    def metered_ends(self) -> tuple[MeteredEnd, ...]:
+        """Return every end with its meter."""
+        meters = {"coordinator": self._settings.coordinator_meter}
+        meters |= {f"agent:agent-{index}": self._settings.agent_meter for index in range(len(self.agents))}
+        return tuple(_metered_end(end, meter) for end, meter in meters.items())
+
+    def energy(self) -> list[EnergyRecord]:
+        """Return what the ends with a meter of their own recorded, one record an end.
+
+        An end that was started again has several, each of a part of the run: then its joules are not known.
+        """
+        found: list[EnergyRecord] = []
+        folders = [self._out / "coordinator", *(self._agent_dir(index) for index in range(len(self.agents)))]
+        for path in (folder / "energy.jsonl" for folder in folders):
+            records = read_jsonl(path, EnergyRecord).records if path.exists() else []
+            if len(records) > 1:
+                why = f"{records[0].end} was started {len(records)} times: what it drew between is not known"
+                records = [msgspec.structs.replace(records[0], energy_j=None, reason=why)]
+            found += records
+        return found
+
     def draft(self) -> ModelInfo:
         """Return what the first agent drafted with."""
         [info] = read_jsonl(self._agent_dir(0) / "draft.jsonl", ModelInfo).records
@@ -186,7 +229,8 @@ class LocalRun:
     def _coordinator_command(self) -> list[str]:
         config = str(self._out / "coordinator.toml")
         command = [*MULTISPIN, "coordinator", "--exit-with-parent", str(os.getpid())]
-        return [*command, "--config", config, "--bind", self._endpoint]
+        own = ["--out", str(self._out / "coordinator"), "--run-id", self._run_id]
+        return [*command, "--config", config, "--bind", self._endpoint, *own]
 
     def _agent_command(self, index: int) -> list[str]:
         settings = self._settings
@@ -198,7 +242,8 @@ class LocalRun:
             "--threads": settings.agent_threads,
             **draft_flags(settings),
             "--max-concurrent": settings.concurrent_per_agent,
-            "--meter": "shared",
+            "--meter": settings.agent_meter or "shared",
+            "--idle-s": settings.idle_s,
             "--prompts": self._prompts,
             "--out": self._agent_dir(index),
             "--share": f"{index}/{settings.num_agents}",
@@ -209,6 +254,15 @@ class LocalRun:
         return command + ([] if settings.draft_ahead else ["--no-draft-ahead"]) + self._job_flags
 
 
+def _metered_end(end: str, meter: str | None) -> MeteredEnd:
+    opened = open_meter(meter or "none")
+    info = None if opened.meter is None else opened.meter.info
+    if opened.meter is not None:
+        opened.meter.close()
+    domain = energy_domain(info, read_boot_id(), end)
+    return MeteredEnd(end, domain, info, opened.reason if info is None else None)
+
+
 MULTISPIN = [sys.executable, "-m", "multispin"]
 
 
@@ -217,8 +271,8 @@ def coordinator_toml(settings: RunSettings) -> str:
     sessions = settings.num_agents * settings.concurrent_per_agent + settings.concurrent_alone
     return (
         f'pair = {_quoted(settings.pair)}\nengine = "{settings.engine}"\nthreads = {settings.coordinator_threads}\n'
-        # The run's meter covers the whole machine, agents too: no pass may claim its joules for the coordinator.
-        'meter = "shared"\n'
+        # A meter of the run covers the whole machine, agents too: no pass may claim its joules for the coordinator.
+        f"meter = {_quoted(settings.coordinator_meter or 'shared')}\nidle_s = {settings.idle_s}\n"
         f"max_concurrent = {max(1, settings.concurrent_alone)}\n\n"
         f"[limits]\nmax_sessions = {sessions}\nmax_sessions_per_agent = {settings.concurrent_per_agent + 1}\n"
         f"max_context_tokens = {settings.max_context_tokens}\n"
@@ -253,5 +307,5 @@ def prepare_draft(settings: RunSettings, progress: Progress) -> None:
 def _quoted(text: str) -> str:
     """Return a TOML string."""
     if "\n" in text:
-        raise ConfigError(f"pair is {text!r}: a line break is not allowed")
+        raise ConfigError(f"{text!r}: a line break is not allowed")
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import NamedTuple, TextIO
 
-from multispin_models.records import RequestSummary, RoundRecord, Summary, reliability
+from multispin_models.records import EnergyRecord, RequestSummary, RoundRecord, Summary, reliability
 
 __all__ = ["print_table"]
 
@@ -35,19 +35,22 @@ _COLUMNS = (
 )
 
 
-def print_table(summary: Summary, stream: TextIO, rounds: Sequence[RoundRecord] = ()) -> None:
+def print_table(
+    summary: Summary, stream: TextIO, rounds: Sequence[RoundRecord] = (), energy: Sequence[EnergyRecord] = ()
+) -> None:
     """Print the figures of a run: a line a request, the total, and what has to be said of them.
 
     Args:
         summary: of the run.
         stream: where to; no colour, at most 118 columns.
         rounds: if given, a line says where the time of a round goes.
+        energy: if given, lines say what of each end's joules was shared out, and what it draws when idle.
     """
-    for line in _lines(summary, rounds):
+    for line in _lines(summary, rounds, energy):
         print(line, file=stream)
 
 
-def _lines(summary: Summary, rounds: Sequence[RoundRecord]) -> Iterable[str]:
+def _lines(summary: Summary, rounds: Sequence[RoundRecord], energy: Sequence[EnergyRecord]) -> Iterable[str]:
     yield _row("request", [column.heading for column in _COLUMNS], "finish")
     yield _row("", [column.unit for column in _COLUMNS], "")
     rule = "-" * len(_row("", ["" for _ in _COLUMNS], "finish"))
@@ -68,7 +71,7 @@ def _lines(summary: Summary, rounds: Sequence[RoundRecord]) -> Iterable[str]:
     ]
     yield _row("total", _cells(total), f"{summary.completed}/{summary.requests}")
     yield ""
-    for note in _notes(summary, rounds):
+    for note in [*_notes(summary, rounds), *_energy_notes(summary, energy)]:
         yield from textwrap.wrap(note, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
 
 
@@ -135,6 +138,37 @@ def _parts(drafts: Sequence[RoundRecord]) -> str:
     marked = sum(record.clock_event is not None for record in drafts)
     left_out = f"; {marked} rounds with a clock event left out" if marked else ""
     return f"; from verdict to verdict {ms('round_s')}: {told}; one-way times within {ms('clock_bound_s')}{left_out}"
+
+
+def _energy_notes(summary: Summary, energy: Sequence[EnergyRecord]) -> Iterable[str]:
+    """Say what each side's joules a token are, and of every end what was shared out and what it draws when idle."""
+    if not energy:
+        return
+    for name, value, label, reason in (
+        ("agents", summary.energy_agent_j_per_token, summary.energy_agent_label, summary.energy_agent_reason),
+        (
+            "coordinator",
+            summary.energy_coordinator_j_per_token,
+            summary.energy_coordinator_label,
+            summary.energy_coordinator_reason,
+        ),
+    ):
+        told = "-" if value is None else f"{value:.4f} J/token, {label}"
+        yield f"energy of the {name}: {told}: {reason}"
+    for record in energy:
+        if record.attributed_j is None or record.unattributed_j is None:
+            continue
+        prefill = "" if record.prefill_j is None else f" (prefill {record.prefill_j:.3f})"
+        yield (
+            f"{record.end}: {record.energy_j or 0.0:.3f} J, of them shared out to requests {record.attributed_j:.3f}"
+            f"{prefill}, to nobody {record.unattributed_j:.3f}; {_idle(record)}"
+        )
+
+
+def _idle(record: EnergyRecord) -> str:
+    if record.idle is None or record.idle.power_w is None:
+        return f"idle baseline not known: {record.idle.reason if record.idle else 'not measured'}"
+    return f"idle baseline {record.idle.power_w:.3f} W over {record.idle.length_s:.1f} s, not subtracted"
 
 
 def _some(what: str, lines: Sequence[str]) -> Iterable[str]:

@@ -1,15 +1,16 @@
-"""Joules of a pass, shared out by rows, to the last nanojoule."""
+"""Joules of a pass, shared out by rows, to the last nanojoule; and an account that closes."""
 
-import logging
+import math
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.metered import HandClock, S, sampled
 
+from multispin_coordinator import attribution
 from multispin_coordinator.attribution import PassMeter, split_by_rows
-from multispin_models.energy import MeterInfo, Rail, Reading
-from multispin_models.energy.meter import Quantity
-from multispin_models.errors import SensorError
+from multispin_models.records import IdleBaseline
 
 ROWS = st.lists(st.integers(1, 64), min_size=1, max_size=20)
 
@@ -37,71 +38,114 @@ def test_shares_sum_to_the_pass_and_are_within_a_part_of_their_rows(nanojoules: 
         assert abs(share - nanojoules * count / sum(rows)) <= len(rows)
 
 
-class PlannedMeter:
-    """Gives the readings that it was made with; None does not answer."""
-
-    def __init__(self, quantity: Quantity, *readings: Reading | None) -> None:
-        self.info = MeterInfo("planned", quantity, "socket", "measured", (Rail("package", True), Rail("core", False)))
-        self._readings = list(readings)
-        self.closed = False
-
-    def read(self) -> Reading:
-        reading = self._readings.pop(0)
-        if reading is None:
-            raise SensorError("no answer")
-        return reading
-
-    def close(self) -> None:
-        self.closed = True
+def a_pass(meter: PassMeter, clock: HandClock, length_s: float, rows: list[int], prefill: int = 0) -> list[int | None]:
+    """Return the shares of a pass that lasts so long; the first `prefill` parts are of prompts."""
+    begun_ns = meter.begin()
+    clock.t_ns += round(length_s * S)
+    return meter.shares_nj(begun_ns, rows, is_prefill=[index < prefill for index in range(len(rows))])
 
 
-def shares(meter: PlannedMeter | None, rows: list[int]) -> list[int | None]:
-    pass_meter = PassMeter(meter)
-    return pass_meter.shares_nj(pass_meter.read(), rows)
-
-
-def test_joules_counted_during_the_pass_are_shared() -> None:
-    meter = PlannedMeter("energy", Reading(0, (5.0, 1.0)), Reading(10**9, (5.00000001, 9.0)))
-    assert shares(meter, [1, 4]) == [2, 8]
+def test_joules_counted_during_the_pass_are_shared_and_those_between_are_nobodys() -> None:
+    clock = HandClock()
+    sampler, _ = sampled(clock, lambda t: 10.0 * t)  # 10 W
+    meter = PassMeter(sampler, IdleBaseline(power_w=3.0, length_s=2.0), clock)
+    clock.t_ns += S  # 10 J between
+    assert a_pass(meter, clock, 0.5, [1, 4], prefill=1) == [1_000_000_000, 4_000_000_000]
+    clock.t_ns += S // 2  # 5 J between
+    record = meter.record("r")
+    assert record is not None
+    assert (record.energy_j, record.attributed_j, record.prefill_j, record.unattributed_j) == (20.0, 5.0, 1.0, 15.0)
+    assert record.idle == IdleBaseline(power_w=3.0, length_s=2.0), "beside, and subtracted from nothing"
 
 
 def test_watts_at_both_ends_of_the_pass_become_joules() -> None:
-    meter = PlannedMeter("power", Reading(0, (4.0, 0.0)), Reading(500_000_000, (6.0, 0.0)))
-    assert shares(meter, [1]) == [2_500_000_000]
+    clock = HandClock()
+    sampler, _ = sampled(clock, lambda t: 4.0 + 4.0 * t, "power")
+    assert a_pass(PassMeter(sampler, now_ns=clock), clock, 0.5, [1]) == [2_500_000_000]  # (4 + 6) / 2 for half a second
+
+
+def test_what_came_before_the_start_is_no_part_of_the_account() -> None:
+    clock = HandClock()
+    sampler, _ = sampled(clock, lambda t: 10.0 * t)
+    meter = PassMeter(sampler, now_ns=clock)
+    clock.t_ns += 5 * S
+    meter.start()
+    clock.t_ns += S
+    record = meter.record("r")
+    assert record is not None
+    assert (record.energy_j, record.unattributed_j) == (10.0, 10.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_all_requests_and_the_time_between_sum_to_the_run_within_a_billionth(seed: int) -> None:
+    chance = random.Random(seed)
+    clock = HandClock()
+    sampler, _ = sampled(clock, lambda t: 7.3 * t + 0.1 * math.sin(t), "energy" if seed % 2 else "power")
+    meter = PassMeter(sampler, now_ns=clock)
+    requests: dict[int, int] = {}
+    passes: list[int] = []
+    for _ in range(400):
+        clock.t_ns += round(chance.expovariate(200) * S)
+        rows = [chance.randint(1, 64) for _ in range(chance.randint(1, 8))]
+        shares = a_pass(meter, clock, chance.uniform(0.005, 0.05), rows, prefill=chance.randint(0, 2))
+        passes.append(sum(share or 0 for share in shares))
+        for share in shares:
+            assert share is not None
+            request = chance.randrange(20)
+            requests[request] = requests.get(request, 0) + share
+    record = meter.record("r")
+    assert record is not None
+    assert record.energy_j is not None
+    assert record.attributed_j is not None
+    assert record.unattributed_j is not None
+    assert sum(requests.values()) == sum(passes)
+    assert sum(requests.values()) / 1e9 == pytest.approx(record.attributed_j, rel=1e-12)
+    assert record.attributed_j + record.unattributed_j == pytest.approx(record.energy_j, rel=1e-9)
+    assert record.unattributed_j > 0.0
 
 
 def test_without_a_meter_shares_are_null_and_never_0() -> None:
-    assert shares(None, [1, 2]) == [None, None]
+    meter = PassMeter(None)
+    assert meter.shares_nj(meter.begin(), [1, 2], is_prefill=[False, False]) == [None, None]
+    assert (meter.record("r"), meter.label) == (None, None)
 
 
-@pytest.mark.parametrize(
-    "readings",
-    [
-        (None, Reading(1, (6.0, 0.0))),
-        (Reading(0, (5.0, 0.0)), None),
-        (Reading(0, (5.0, 0.0)), Reading(1, (None, 0.0))),
-        (Reading(0, (5.0, 0.0)), Reading(1, (0.5, 0.0), segment=1)),
-    ],
-)
-def test_a_pass_that_the_meter_did_not_see_whole_has_null_shares(readings: tuple[Reading | None, ...]) -> None:
-    assert shares(PlannedMeter("energy", *readings), [1, 2]) == [None, None]
+def test_a_pass_that_the_meter_did_not_see_whole_has_null_shares_and_the_account_says_so() -> None:
+    clock = HandClock()
+    sampler, _ = sampled(clock, lambda t: 10.0 * t if t < 1.0 or t > 5.0 else None, "power")
+    meter = PassMeter(sampler, now_ns=clock)
+    assert a_pass(meter, clock, 0.5, [1]) != [None]
+    clock.t_ns += S
+    assert a_pass(meter, clock, 0.5, [1, 2]) == [None, None]
+    clock.t_ns = 6 * S
+    record = meter.record("r")
+    assert record is not None
+    assert (record.energy_j, record.attributed_j, record.unattributed_j) == (None, None, None)
+    assert record.reason
 
 
-def test_a_meter_that_stops_answering_is_told_once_and_again_after_it_was_back(
-    caplog: pytest.LogCaptureFixture,
+def test_a_slow_sensor_holds_up_no_pass_and_counts_for_the_run_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pass_meter = PassMeter(PlannedMeter("energy", None, None, Reading(0, (1.0, 1.0)), None))
-    with caplog.at_level(logging.WARNING):
-        assert [pass_meter.read() is None for _ in range(4)] == [True, True, False, True]
-    assert len(caplog.records) == 2
+    monkeypatch.setattr(attribution, "QUICK_NS", -1)
+    clock = HandClock()
+    sampler, _ = sampled(clock, lambda t: 10.0 * t)
+    meter = PassMeter(sampler, now_ns=clock)
+    assert "slow" in caplog.text
+    assert a_pass(meter, clock, 0.5, [1]) == [None]
+    record = meter.record("r")
+    assert record is not None
+    assert (record.energy_j, record.attributed_j) == (5.0, None)
 
 
 def test_a_pass_without_rows_has_no_shares() -> None:
-    assert shares(PlannedMeter("energy", Reading(0, (5.0, 0.0))), []) == []
+    clock = HandClock()
+    sampler, _ = sampled(clock, lambda t: 10.0 * t)
+    assert a_pass(PassMeter(sampler, now_ns=clock), clock, 0.5, []) == []
 
 
 def test_closing_closes_the_meter() -> None:
-    meter = PlannedMeter("energy")
-    PassMeter(meter).close()
+    sampler, device = sampled(HandClock(), lambda t: t)
+    PassMeter(sampler).close()
     PassMeter(None).close()
-    assert meter.closed
+    assert device.closed

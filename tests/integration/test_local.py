@@ -43,6 +43,12 @@ SUMMARY_KEYS = {
     "energy_j_per_token",
     "energy_label",
     "energy_reason",
+    "energy_agent_j_per_token",
+    "energy_agent_label",
+    "energy_agent_reason",
+    "energy_coordinator_j_per_token",
+    "energy_coordinator_label",
+    "energy_coordinator_reason",
     "exact",
     "per_request",
 }
@@ -352,3 +358,49 @@ def test_a_prompt_beyond_the_context_fails_alone_with_its_reason(
     assert "prompt_too_long" in long["error"]
     assert (long["finish"], long["token_ids"]) == ("error", [])
     assert (short["finish"], len(short["token_ids"])) == ("length", 4)
+
+
+def test_joules_of_requests_sum_to_the_runs_of_both_ends_with_replayed_meters(
+    run_multispin: Callable[..., Any], prompts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "agent.csv").write_text("t_s,power_w\n0,4.0\n0.7,6.0\n1.3,5.0\n2.0,4.5\n")
+    (tmp_path / "coordinator.csv").write_text("t_s,energy_j\n0,0\n1,12\n2,30\n3,40\n")
+    out = tmp_path / "run"
+    ran = run_multispin(
+        *("local", "--agents", 2, "--concurrent-per-agent", 2, "--prompts", prompts, "--out", out, "--limit", 5),
+        *("--max-tokens", 8, "--idle-s", 0.2, "--coordinator-meter", f"replay:{tmp_path}/coordinator.csv,loop"),
+        *("--agent-meter", f"replay:{tmp_path}/agent.csv,loop", "--json"),
+    )
+    assert ran.status == 0, ran.stderr
+    records = {record.end: record for record in read_jsonl(out / "energy.jsonl", EnergyRecord).records}
+    requests = read_jsonl(out / "requests.jsonl", RequestRecord).records
+    rounds = read_jsonl(out / "rounds.jsonl", RoundRecord).records
+    assert set(records) == {"coordinator", "agent:agent-0", "agent:agent-1"}
+    for record in records.values():
+        assert record.energy_j is not None
+        assert record.attributed_j is not None
+        assert record.unattributed_j is not None
+        assert record.attributed_j + record.unattributed_j == pytest.approx(record.energy_j, rel=1e-9)
+        assert record.idle is not None
+        assert 3.0 < (record.idle.power_w or 0.0) < 20.0
+    # Of a request, all of its rounds; of an end, all of its requests.
+    for request in requests:
+        own = [record for record in rounds if record.wire_request_id == request.wire_request_id]
+        for name in ("energy_agent_j", "energy_coordinator_j"):
+            assert sum(getattr(record, name) for record in own) == pytest.approx(getattr(request, name), rel=1e-9)
+        opening = sum(record.energy_coordinator_j or 0.0 for record in own if record.is_open)
+        assert opening == pytest.approx(request.energy_coordinator_prefill_j, rel=1e-9)
+    coordinator_j = sum(request.energy_coordinator_j or 0.0 for request in requests)
+    assert coordinator_j == pytest.approx(records["coordinator"].attributed_j, rel=1e-9)
+    prefill_j = sum(request.energy_coordinator_prefill_j or 0.0 for request in requests)
+    assert prefill_j == pytest.approx(records["coordinator"].prefill_j, rel=1e-9)
+    for agent in ("agent-0", "agent-1"):
+        joules = sum(request.energy_agent_j or 0.0 for request in requests if request.agent_id == agent)
+        assert joules == pytest.approx(records[f"agent:{agent}"].attributed_j, rel=1e-9)
+    summary = ran.summary
+    parts = (summary["energy_agent_j_per_token"], summary["energy_coordinator_j_per_token"])
+    assert sum(parts) == pytest.approx(summary["energy_j_per_token"], rel=1e-9)
+    assert {summary[f"energy_{end}label"] for end in ("", "agent_", "coordinator_")} == {"measured"}
+    assert sum(record.energy_j or 0.0 for record in records.values()) == pytest.approx(
+        summary["energy_j_per_token"] * summary["tokens"], rel=1e-9
+    )

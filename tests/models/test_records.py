@@ -262,7 +262,10 @@ def test_the_json_has_the_keys_that_programs_count_on() -> None:
     assert list(summary) == [
         "requests", "completed", "tokens", "text_differences", "acceptance_rate", "mean_acceptance_length",
         "goodput_tokens_per_s", "ttft_s_median", "tpot_s_median", "payload_up_bytes_per_token",
-        "payload_down_bytes_per_token", "energy_j_per_token", "energy_label", "energy_reason", "exact", "per_request",
+        "payload_down_bytes_per_token", "energy_j_per_token", "energy_label", "energy_reason",
+        "energy_agent_j_per_token", "energy_agent_label", "energy_agent_reason",
+        "energy_coordinator_j_per_token", "energy_coordinator_label", "energy_coordinator_reason",
+        "exact", "per_request",
     ]  # fmt: skip
     assert {"id", "token_ids", "text"} < set(summary["per_request"][0])
     assert (summary["text_differences"], summary["energy_j_per_token"]) == (None, None)

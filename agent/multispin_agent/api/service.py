@@ -5,16 +5,16 @@ from collections.abc import Callable
 
 from multispin_agent.api.collector import AgentCollector
 from multispin_agent.api.figures import course_of, energy_of
+from multispin_agent.attribution import BoxEnergy
 from multispin_agent.client import Client, RefusedByCoordinator
 from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource
 from multispin_agent.generate import generate
-from multispin_agent.request import Finished, Request, RequestFailed
+from multispin_agent.request import Request, RequestFailed
 from multispin_models.api.errors import ApiError, unavailable
 from multispin_models.api.figures import metrics_of, timings_of
 from multispin_models.api.service import Bounds, Generated, TextRequest
 from multispin_models.clock import monotonic_ns
-from multispin_models.energy import Sampler, Window
 from multispin_models.engine_thread import EngineThread
 from multispin_models.language_model import Tokenizer
 
@@ -31,18 +31,18 @@ class AgentService:
         client: the connection.
         drafts: where they come from; their vocabulary is the target's.
         engine: its thread.
-        meter: of this box, running; or the reason why there is none.
+        meter: the account of this box; or the reason why there is none.
     """
 
     def __init__(
-        self, config: Config, client: Client, drafts: DraftSource, engine: EngineThread, meter: Sampler | str
+        self, config: Config, client: Client, drafts: DraftSource, engine: EngineThread, meter: BoxEnergy | str
     ) -> None:
         self._config = config
         self._client = client
         self._drafts = drafts
         self._engine = engine
         self._meter = meter
-        self.collector = AgentCollector(meter)
+        self.collector = AgentCollector(meter if isinstance(meter, str) else meter.sampler)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -80,6 +80,9 @@ class AgentService:
         Raises:
             ApiError: the coordinator refused it or this agent for good, or was silent past the deadline.
         """
+        meter = self._meter
+        started_ns = self._client.now_ns() if isinstance(meter, str) else meter.opened()
+        ended_ns = started_ns
         try:
             finished = await generate(
                 Request(
@@ -95,6 +98,7 @@ class AgentService:
                 drafts=self._drafts,
                 engine=self._engine,
                 on_text=on_text,
+                started_ns=started_ns,
             )
         except RefusedByCoordinator as refusal:
             raise unavailable(str(refusal), "agent_refused") from refusal
@@ -103,6 +107,9 @@ class AgentService:
                 self.collector.add(failure.finished)
             log.warning("request %016x failed: %s", request.request_id, failure)
             raise ApiError(502, "server_error", str(failure), code="coordinator_failed") from failure
+        finally:
+            if not isinstance(meter, str):
+                ended_ns = meter.ended()
         self.collector.add(finished)
         course = course_of(finished, len(request.prompt_ids))
         return Generated(
@@ -117,15 +124,9 @@ class AgentService:
                 queued_s=queued_s,
                 detail=self._config.http.metrics,
             ),
-            energy=energy_of(finished, self._joules(finished), self._label),
+            energy=energy_of(
+                finished,
+                meter if isinstance(meter, str) else meter.joules(started_ns, ended_ns),
+                None if isinstance(meter, str) else meter.info.label,
+            ),
         )
-
-    @property
-    def _label(self) -> str | None:
-        return self._meter.info.label if isinstance(self._meter, Sampler) else None
-
-    def _joules(self, finished: Finished) -> Window | str:
-        if isinstance(self._meter, str):
-            return self._meter
-        self._meter.read_now()
-        return self._meter.joules(finished.started_ns, finished.ended_ns)

@@ -7,6 +7,7 @@ Read in this order:
     files.py      records to lines of a file, and back
     kinds.py      the kinds that travel from a spool to a store
     reliability.py  what agents predicted of their drafts against what became of them
+    idle.py       the idle baseline, measured
     run_energy.py joules of a run, each meter counted once
     summary.py    records -> the figures of a run
 """
@@ -21,6 +22,7 @@ from multispin_models.records.schema import (
     EnergyRecord,
     Finish,
     GapRecord,
+    IdleBaseline,
     Machine,
     MeteredEnd,
     RequestRecord,
@@ -39,6 +41,7 @@ __all__ = [
     "RoundRecord",
     "EnergyRecord",
     "GapRecord",
+    "IdleBaseline",
     "KINDS",
     "AnyRecord",
     "RecordRefused",

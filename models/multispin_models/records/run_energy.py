@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from multispin_models.energy.meter import Label, MeterInfo
 from multispin_models.energy.window import Window
-from multispin_models.records.schema import EnergyRecord, MeteredEnd, RunHeader
+from multispin_models.records.schema import EnergyRecord, IdleBaseline, MeteredEnd, RunHeader
 
 __all__ = ["RunEnergy", "energy_domain", "energy_record", "run_energy"]
 
@@ -31,15 +31,26 @@ class RunEnergy(NamedTuple):
     reason: str
 
 
-def energy_domain(meter: MeterInfo | None, boot_id: str | None) -> str:
-    """Return what a meter sees: a replayed recording stands for a machine of its own."""
+def energy_domain(meter: MeterInfo | None, boot_id: str | None, end: str = "") -> str:
+    """Return what a meter sees: a replayed recording stands for a machine of its own, at every end that plays it."""
     if meter is not None and meter.name.startswith("replay:"):
-        return meter.name
+        return f"{meter.name}@{end}" if end else meter.name
     return f"machine:{boot_id or 'unknown'}"
 
 
-def energy_record(run_id: str, end: str, started_ns: int, ended_ns: int, window: Window) -> EnergyRecord:
-    """Return the record of one end's window over the run."""
+def energy_record(
+    run_id: str,
+    end: str,
+    started_ns: int,
+    ended_ns: int,
+    window: Window,
+    *,
+    attributed_j: float | None = None,
+    prefill_j: float | None = None,
+    unattributed_j: float | None = None,
+    idle: IdleBaseline | None = None,
+) -> EnergyRecord:
+    """Return the record of one end's window over the run; fields as there."""
     return EnergyRecord(
         run_id=run_id,
         end=end,
@@ -51,6 +62,10 @@ def energy_record(run_id: str, end: str, started_ns: int, ended_ns: int, window:
         largest_gap_s=window.largest_gap_s,
         coverage=window.coverage,
         num_samples=window.num_samples,
+        attributed_j=attributed_j,
+        prefill_j=prefill_j,
+        unattributed_j=unattributed_j,
+        idle=idle,
     )
 
 

@@ -12,6 +12,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "EnergyRecord",
     "Finish",
+    "IdleBaseline",
     "GapRecord",
     "Machine",
     "MeteredEnd",
@@ -145,7 +146,9 @@ class RequestRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             TCP's own bytes.
         energy_agent_j: of its agent; null without a meter of its own.
         energy_coordinator_j: its share of the coordinator; null without a meter of its own.
-        energy_label: "measured", "calibrated" or "modelled"; null without energy, or if the two differ.
+        energy_coordinator_prefill_j: of it, for the prompt, and for what was fed again when it was opened again.
+        energy_agent_label, energy_coordinator_label: "measured", "calibrated" or "modelled"; null without joules.
+        energy_label: of both; null if either has none, or if they differ.
         energy_reason: why an energy is null; else null.
         num_reopens: how often it was opened again after its first opening.
     """
@@ -173,6 +176,9 @@ class RequestRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     payload_down_bytes: Count
     energy_agent_j: Joules | None = None
     energy_coordinator_j: Joules | None = None
+    energy_coordinator_prefill_j: Joules | None = None
+    energy_agent_label: Label | None = None
+    energy_coordinator_label: Label | None = None
     energy_label: Label | None = None
     energy_reason: str | None = None
     num_reopens: Count = 0
@@ -202,6 +208,8 @@ class RoundRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         energy_coordinator_j: this round's share of the coordinator; null without a meter.
         confidences: of each drafted token, that it is accepted if all before it are; stated before the verdict, to four
             decimals; null for a token of unknown origin.
+        energy_agent_j: this round's share of the agent's box, from the verdict before to this one; that of the last
+            round goes on until the request has ended.
         round_s: from the verdict before (the request's start, for the first) to this one: the sum of draft_wait_s,
             rewind_s, agent_queue_s, uplink_s, coordinator_queue_s, verify_s and downlink_s. This and all that follow
             are null in records of earlier versions.
@@ -241,6 +249,7 @@ class RoundRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     payload_down_bytes: Count
     energy_coordinator_j: Joules | None = None
     confidences: tuple[Share | None, ...] = ()
+    energy_agent_j: Joules | None = None
     round_s: Seconds | None = None
     draft_wait_s: Seconds | None = None
     rewind_s: Seconds | None = None
@@ -252,6 +261,20 @@ class RoundRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     clock_bound_s: Seconds | None = None
     clock_event: str | None = None
     num_sends: Count | None = None
+
+
+class IdleBaseline(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What an end drew before anything was asked of it. Reported beside joules, never subtracted from them.
+
+    Attributes:
+        power_w: mean; null if it was not measured.
+        length_s: of the window.
+        reason: why it is null; else null.
+    """
+
+    power_w: Annotated[float, Meta(ge=0.0)] | None
+    length_s: Seconds
+    reason: str | None = None
 
 
 class EnergyRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -267,6 +290,11 @@ class EnergyRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         largest_gap_s: longest time without a sample; null without one.
         coverage: share of the window that lies between samples that can be joined.
         num_samples: in the window.
+        attributed_j: of it, shared out to requests; null if that is not known of any.
+        prefill_j: of attributed_j, for prompts; at the coordinator only.
+        unattributed_j: of it, while no request was open (agent), or no pass was computed (coordinator): counted apart,
+            and not by subtraction. attributed_j + unattributed_j = energy_j.
+        idle: the baseline, measured before; null in records of earlier versions and of ends that measure none.
     """
 
     run_id: str
@@ -279,6 +307,10 @@ class EnergyRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     largest_gap_s: Seconds | None
     coverage: Annotated[float, Meta(ge=0.0, le=1.0)]
     num_samples: Count
+    attributed_j: Joules | None = None
+    prefill_j: Joules | None = None
+    unattributed_j: Joules | None = None
+    idle: IdleBaseline | None = None
 
 
 class GapRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

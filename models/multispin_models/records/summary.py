@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import median
 
+import msgspec
 from msgspec import Struct
 
 from multispin_models.energy.meter import Label
-from multispin_models.records.run_energy import run_energy
+from multispin_models.records.run_energy import RunEnergy, run_energy
 from multispin_models.records.schema import EnergyRecord, Finish, RequestRecord, RoundRecord, RunHeader
 
 __all__ = ["RequestSummary", "Summary", "summarize"]
@@ -62,6 +63,8 @@ class Summary(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         energy_j_per_token: joules of the run's window, idle power included, over tokens.
         energy_label: of it; null if it is null.
         energy_reason: why it is null, or else what it covers.
+        energy_agent_j_per_token, energy_agent_label, energy_agent_reason: the same of all agents alone.
+        energy_coordinator_j_per_token, energy_coordinator_label, energy_coordinator_reason: of the coordinator alone.
         exact: the target's engine is exact to the last bit.
         per_request: in the order of the records.
     """
@@ -80,6 +83,12 @@ class Summary(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     energy_j_per_token: float | None
     energy_label: Label | None
     energy_reason: str | None
+    energy_agent_j_per_token: float | None = None
+    energy_agent_label: Label | None = None
+    energy_agent_reason: str | None = None
+    energy_coordinator_j_per_token: float | None = None
+    energy_coordinator_label: Label | None = None
+    energy_coordinator_reason: str | None = None
     exact: bool
     per_request: tuple[RequestSummary, ...]
 
@@ -105,7 +114,10 @@ def summarize(
     drafted = sum(request.num_drafted for request in requests)
     accepted = sum(request.num_accepted for request in requests)
     num_rounds = sum(request.num_rounds for request in requests)
+    energy = list(energy)
     joules = run_energy(header, energy)
+    agents = _energy_of_ends(header, energy, "agent:")
+    coordinator = _energy_of_ends(header, energy, "coordinator")
     return Summary(
         requests=len(requests),
         completed=sum(request.finish != "error" for request in requests),
@@ -121,9 +133,23 @@ def summarize(
         energy_j_per_token=_ratio(joules.joules, tokens),
         energy_label=joules.label if tokens else None,
         energy_reason=joules.reason if tokens else "no token was generated",
+        energy_agent_j_per_token=_ratio(agents.joules, tokens),
+        energy_agent_label=agents.label if tokens else None,
+        energy_agent_reason=agents.reason if tokens else "no token was generated",
+        energy_coordinator_j_per_token=_ratio(coordinator.joules, tokens),
+        energy_coordinator_label=coordinator.label if tokens else None,
+        energy_coordinator_reason=coordinator.reason if tokens else "no token was generated",
         exact=header.exact,
         per_request=tuple(map(_summarize_request, requests)),
     )
+
+
+def _energy_of_ends(header: RunHeader, energy: Sequence[EnergyRecord], prefix: str) -> RunEnergy:
+    """Return the energy of the ends whose name begins so, each metered apart from the other ends."""
+    ends = tuple(end for end in header.energy_meters if end.end.startswith(prefix))
+    if not ends:
+        return RunEnergy(None, None, f"no meter of its own ({prefix.rstrip(':')})")
+    return run_energy(msgspec.structs.replace(header, energy_meters=ends), energy)
 
 
 def _summarize_request(request: RequestRecord) -> RequestSummary:
