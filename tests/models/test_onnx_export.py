@@ -4,24 +4,38 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
+import onnx
+import onnxruntime
 from tests.onnx_tiny import CONTEXT, write_tiny
 
 from multispin_models.errors import ConfigError, ModelError, UnsupportedModel
 from multispin_models.gguf_metadata import GgufMetadata, read_gguf_metadata
 from multispin_models.language_model import Logits, Rows
 from multispin_models.onnx.architecture import read_architecture
+from multispin_models.onnx.builder import GraphBuilder
 from multispin_models.onnx.engine import OnnxModel, load_onnx
 from multispin_models.onnx.export import export_onnx
 from multispin_models.onnx.exported import read_export
+from multispin_models.onnx.products import ProductWriter
+from multispin_models.onnx.quantize import quantize_rows_8
 from multispin_models.onnx.recipes import WHOLE_RECIPES
-from multispin_models.onnx.variants import VARIANTS, AttentionForm, CacheForm
+from multispin_models.onnx.variants import (
+    VARIANTS,
+    AttentionForm,
+    CacheForm,
+    WeightForm,
+    exact_weights,
+    processor_flags,
+)
 from multispin_models.sampling import Sampling, choose
 
+Floats = npt.NDArray[np.float32]
 TOKENS = [1, *(3 + 37 * i % 256 for i in range(39))]
 
 
@@ -51,7 +65,7 @@ def test_a_family_has_the_logits_of_llamacpp(tmp_path: Path, family: str, tied: 
     source = write_tiny(tmp_path / "tiny.gguf", family, tied=tied, key_heads=key_heads)
     expected = llamacpp_logits(source)
     export_onnx(source, tmp_path / "out", "float32")
-    for attention, cache in VARIANTS:
+    for attention, cache, _ in VARIANTS:
         logits = logits_of(load(tmp_path / "out", attention, cache))
         # llama.cpp keeps keys and values as float16: 3 decimal digits
         np.testing.assert_allclose(logits, expected, atol=0.004 * float(np.abs(expected).max()))
@@ -67,6 +81,51 @@ def test_a_quantized_recipe_stays_near_float32(tmp_path: Path, family: str, reci
         results.append(logits_of(load(tmp_path / name)))
     correlation = np.corrcoef(results[0].ravel(), results[1].ravel())[0, 1]
     assert correlation > 0.99  # a wrong scale, order or zero point anywhere gives far less
+
+
+def integer_products(directory: Path, rows: Floats, matrix: Floats) -> dict[WeightForm, Floats]:
+    """Return w8a8 products [rows, outputs] as ONNX Runtime computes them on this processor, with each form."""
+    builder = GraphBuilder(directory / "weights.bin")
+    builder.input("rows", onnx.TensorProto.FLOAT, ["count", matrix.shape[1]])
+    product = ProductWriter(builder).add("matrix", "rows", matrix, "w8a8")
+    builder.node("Identity", [product], [builder.output("product", onnx.TensorProto.FLOAT, ["count", matrix.shape[0]])])
+    results: dict[WeightForm, Floats] = {}
+    for variant in VARIANTS:
+        if (variant.attention, variant.cache) == ("plain", "float32"):
+            [model] = builder.finish("test", [variant.file_name]).values()
+            onnx.save(model, directory / variant.file_name)
+            session = onnxruntime.InferenceSession(directory / variant.file_name, providers=["CPUExecutionProvider"])
+            [results[variant.weights]] = session.run(None, {"rows": rows})
+    return results
+
+
+def test_integer_products_do_not_overflow_on_this_processor(tmp_path: Path) -> None:
+    # All weights and all of each row's values near the ends of their 8 bits: two products of a pair exceed 16 bits.
+    random = np.random.default_rng(3)
+    signs = random.choice(np.array([-1, 1], np.float32), (24, 576))
+    matrix = signs * random.uniform(0.9, 1, signs.shape).astype(np.float32)
+    rows = signs[:9] * random.uniform(0.9, 1, (9, 576)).astype(np.float32)
+    results = integer_products(tmp_path, rows, matrix)
+    step = np.abs(rows).max(axis=1, keepdims=True) * np.float32(1 / 127)
+    weights = quantize_rows_8(matrix)
+    exact = np.rint(rows / step).astype(np.int64) @ weights.values.T.astype(np.int64) * step * weights.scales
+    for form in (exact_weights(), "unsigned"):
+        # Rows are divided in float32 and may round to the neighbouring integer: 576 times half a step at the most.
+        np.testing.assert_allclose(results[form], exact, atol=0.001 * float(np.abs(exact).max()))
+    if exact_weights() == "signed":
+        assert np.array_equal(results["signed"], results["unsigned"])
+
+
+def test_weights_are_unsigned_on_processors_that_overflow(tmp_path: Path) -> None:
+    assert exact_weights("x86_64", frozenset({"avx2", "fma"})) == "unsigned"
+    assert exact_weights("x86_64", frozenset()) == "unsigned"  # nothing known
+    assert exact_weights("AMD64", frozenset({"avx2", "avx_vnni"})) == "signed"
+    assert exact_weights("x86_64", frozenset({"avx512f", "avx512_vnni"})) == "signed"
+    assert exact_weights("aarch64", frozenset()) == "signed"
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx2\n\nprocessor\t: 1\nflags\t\t: fpu\n")
+    assert processor_flags(cpuinfo) == {"fpu", "avx2"}
+    assert processor_flags(tmp_path / "none") == frozenset()
 
 
 @pytest.mark.parametrize("recipe", ["int8-block32", "w8a8", "w8a8-smooth-all"])

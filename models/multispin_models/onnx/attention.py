@@ -12,19 +12,26 @@ Folded costs half of plain for few rows, a third more for forty. Each form is a 
 weights; both in one graph, chosen by an `If`, would cost 1 ms a pass for 30 layers.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 from onnx import TensorProto
 
 from multispin_models.onnx.architecture import Architecture
 from multispin_models.onnx.builder import CONTRIB, GraphBuilder
-from multispin_models.onnx.variants import VARIANTS, Variant
+from multispin_models.onnx.variants import VARIANTS, AttentionForm, CacheForm
 from multispin_models.onnx.weights import Array, Layer
 
 __all__ = ["AttentionWriter"]
 
 _INT32, _INT64, _FLOAT = TensorProto.INT32, TensorProto.INT64, TensorProto.FLOAT
 _CACHE_TYPES: Final = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
+
+
+def _forms() -> Iterator[tuple[AttentionForm, CacheForm, list[str]]]:
+    """Yield each form of attention and cache, with the names of the graphs in it."""
+    for attention, cache in dict.fromkeys((variant.attention, variant.cache) for variant in VARIANTS):
+        yield attention, cache, [v.file_name for v in VARIANTS if (v.attention, v.cache) == (attention, cache)]
 
 
 class AttentionWriter:
@@ -43,15 +50,15 @@ class AttentionWriter:
         b.input("cosines", _FLOAT, ["positions", a.head_size // 2])
         b.input("sines", _FLOAT, ["positions", a.head_size // 2])
         b.input("row_positions", _INT64, [1, "rows"])
-        for variant in VARIANTS:
-            with b.variant(variant.file_name):
-                if variant.attention == "plain":
+        for attention, cache, names in _forms():
+            with b.only(names):
+                if attention == "plain":
                     b.input("row_slots", _INT64, ["rows"])
                 else:
                     b.input("folded_queries", _INT64, ["slots", "width", a.num_kv_heads])
                     b.input("folded_keys", _INT64, ["slots", "width", a.num_kv_heads])
                     b.input("folded_back", _INT64, ["rows", a.num_heads])
-                    b.input("mask", _CACHE_TYPES[variant.cache], ["slots", 1, "width", "span"])
+                    b.input("mask", _CACHE_TYPES[cache], ["slots", 1, "width", "span"])
 
     def add(self, qkv: str, layer: Layer, number: int) -> str:
         """Add one layer's attention over `qkv` [rows, ...]; return the name of [rows, heads * head]."""
@@ -69,19 +76,19 @@ class AttentionWriter:
             domain=CONTRIB,
             num_heads=a.num_heads + a.num_kv_heads,
         )
-        for variant in VARIANTS:
-            with b.variant(variant.file_name):
-                self._add_variant(turned, values, number, variant)
+        for attention, cache, names in _forms():
+            with b.only(names):
+                self._add_form(turned, values, number, attention, cache)
         return f"{number}.attended"
 
-    def _add_variant(self, turned: str, values: str, number: int, variant: Variant) -> None:
+    def _add_form(self, turned: str, values: str, number: int, attention: AttentionForm, form: CacheForm) -> None:
         b, a = self._builder, self._architecture
-        kind = _CACHE_TYPES[variant.cache]
+        kind = _CACHE_TYPES[form]
         for cache in self._caches(number):
             shape: list[int | str] = ["slots", a.num_kv_heads, "capacity", a.head_size]
             b.input(cache, kind, shape)
             b.output(cache + ".extended", kind, shape)
-        write = self._plain if variant.attention == "plain" else self._folded
+        write = self._plain if attention == "plain" else self._folded
         attended = f"{number}.attended"
         if kind == _FLOAT:
             write(turned, values, number, attended)

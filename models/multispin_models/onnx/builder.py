@@ -4,7 +4,7 @@ Weights lie at multiples of 4,096 bytes, so that a runtime can map the file inst
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -31,11 +31,11 @@ class GraphBuilder:
     def __init__(self, weights_path: Path) -> None:
         self._path = weights_path
         self._file = weights_path.open("wb")
-        self._variant: str | None = None  # of what is being added; None: in all
-        self._nodes: list[tuple[str | None, onnx.NodeProto]] = []
+        self._only: frozenset[str] | None = None  # the variants of what is being added; None: in all
+        self._nodes: list[tuple[frozenset[str] | None, onnx.NodeProto]] = []
         self._constants: list[TensorProto] = []
-        self._inputs: list[tuple[str | None, onnx.ValueInfoProto]] = []
-        self._outputs: list[tuple[str | None, onnx.ValueInfoProto]] = []
+        self._inputs: list[tuple[frozenset[str] | None, onnx.ValueInfoProto]] = []
+        self._outputs: list[tuple[frozenset[str] | None, onnx.ValueInfoProto]] = []
         self._numbers = itertools.count()
         self._known: set[str] = set()
 
@@ -44,7 +44,7 @@ class GraphBuilder:
     ) -> list[str]:
         """Add a node and return the names of its outputs, invented unless given; "" is an output not wanted."""
         names = outputs if isinstance(outputs, list) else [f"{operator}.{next(self._numbers)}" for _ in range(outputs)]
-        self._nodes.append((self._variant, helper.make_node(operator, inputs, names, domain=domain, **attributes)))
+        self._nodes.append((self._only, helper.make_node(operator, inputs, names, domain=domain, **attributes)))
         return names
 
     def one(self, operator: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
@@ -62,13 +62,21 @@ class GraphBuilder:
         self._file.write(b"\0" * (-offset % _ALIGNMENT))
         return self._external(name, kind, values.shape, self._file.tell(), self._file.write(values.tobytes()))
 
+    def same_bytes(self, name: str, constant: str, kind: int) -> str:
+        """Add a constant of another type over the bytes of one that is there, and return its name."""
+        tensor = TensorProto()
+        tensor.CopyFrom(next(known for known in self._constants if known.name == constant))
+        tensor.name, tensor.data_type = name, kind
+        self._constants.append(tensor)
+        return name
+
     @contextmanager
-    def variant(self, name: str) -> Iterator[None]:
-        """Put the nodes, inputs and outputs of a block only into the graph of that name."""
-        assert self._variant is None
-        self._variant = name
+    def only(self, names: Iterable[str]) -> Iterator[None]:
+        """Put the nodes, inputs and outputs of a block only into the graphs of these names."""
+        assert self._only is None
+        self._only = frozenset(names)
         yield
-        self._variant = None
+        self._only = None
 
     def sizes(self, *values: int) -> str:
         """Return the name of a constant of 64-bit integers, written once for each value."""
@@ -87,12 +95,12 @@ class GraphBuilder:
 
     def input(self, name: str, kind: int, shape: list[int | str]) -> str:
         """Declare an input and return its name; a string in the shape is a size known at run time."""
-        self._inputs.append((self._variant, helper.make_tensor_value_info(name, kind, shape)))
+        self._inputs.append((self._only, helper.make_tensor_value_info(name, kind, shape)))
         return name
 
     def output(self, name: str, kind: int, shape: list[int | str]) -> str:
         """Declare an output and return its name."""
-        self._outputs.append((self._variant, helper.make_tensor_value_info(name, kind, shape)))
+        self._outputs.append((self._only, helper.make_tensor_value_info(name, kind, shape)))
         return name
 
     def finish(self, name: str, variants: Sequence[Variant]) -> dict[Variant, onnx.ModelProto]:
@@ -101,9 +109,9 @@ class GraphBuilder:
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(CONTRIB, 1)]
         models = {}
         for variant in variants:
-            nodes = [node for of, node in self._nodes if of in {None, variant}]
-            inputs = [value for of, value in self._inputs if of in {None, variant}]
-            outputs = [value for of, value in self._outputs if of in {None, variant}]
+            nodes = [node for only, node in self._nodes if only is None or variant in only]
+            inputs = [value for only, value in self._inputs if only is None or variant in only]
+            outputs = [value for only, value in self._outputs if only is None or variant in only]
             used = {value for node in nodes for value in node.input}
             constants = [constant for constant in self._constants if constant.name in used]
             graph = helper.make_graph(nodes, f"{name} {variant}", inputs, outputs, constants)

@@ -60,7 +60,7 @@ class _Reader:
     def __init__(self, directory: Path, a: Architecture, frequencies: npt.NDArray[np.float64]) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        graph = directory / Variant("plain", "float32").file_name
+        graph = directory / Variant("plain", "float32", "signed").file_name
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._heads = Heads(a.num_heads, a.num_kv_heads, folded=False)
         capacity = TEXT_TOKENS + 2

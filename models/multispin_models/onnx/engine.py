@@ -11,7 +11,7 @@ from multispin_models.language_model import Logits, ModelInfo, Rows
 from multispin_models.onnx.arrangement import Part
 from multispin_models.onnx.exported import WEIGHTS_FILE, ExportManifest, read_export
 from multispin_models.onnx.session import MAX_ROWS, GraphSession
-from multispin_models.onnx.variants import AttentionForm, CacheForm, Variant, exact_cache
+from multispin_models.onnx.variants import AttentionForm, CacheForm, Variant, WeightForm, exact_cache, exact_weights
 
 __all__ = ["OnnxModel", "load_onnx"]
 
@@ -157,6 +157,7 @@ def load_onnx(
     name: str | None = None,
     attention: AttentionForm = "folded",
     cache: CacheForm | None = None,
+    weights: WeightForm | None = None,
 ) -> OnnxModel:
     """Return a loaded model.
 
@@ -169,12 +170,13 @@ def load_onnx(
         name: for people; the manifest's if not given.
         attention: "folded" is the faster one for few rows a sequence; both give the same bits.
         cache: of keys and values; if not given, the smallest that is exact on this machine.
+        weights: of w8a8 products; if not given, the fastest that is exact on this machine.
 
     Raises:
         ModelError: the directory is not complete or was changed, the runtime cannot load it, or memory is too small.
     """
     manifest = read_export(directory)
-    variant = Variant(attention, cache or exact_cache())
+    variant = Variant(attention, cache or exact_cache(), weights or exact_weights())
     trained = manifest.architecture.context_length
     if n_ctx > trained:
         raise ModelError(f"n_ctx is {n_ctx}, model {directory} was trained for {trained}: ask for that at most")

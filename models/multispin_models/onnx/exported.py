@@ -1,10 +1,9 @@
 """An exported model on disk: a directory with its graph, weights, vocabulary, and a manifest that says what they are.
 
-manifest.json     this structure
-folded.onnx       the graph, for each form of attention (see `attention`)
-plain.onnx
-weights.bin       its weights, mapped by the runtime
-vocabulary.gguf   the header of the source, without tensors: tokenizer and chat template
+manifest.json                      this structure
+<attention>-<cache>-<weights>.onnx the graph, in each form (see `variants`)
+weights.bin                        its weights, mapped by the runtime
+vocabulary.gguf                    the header of the source, without tensors: tokenizer and chat template
 """
 
 import hashlib
@@ -30,7 +29,7 @@ __all__ = [
 WEIGHTS_FILE: Final = "weights.bin"
 VOCABULARY_FILE: Final = "vocabulary.gguf"
 MANIFEST_FILE: Final = "manifest.json"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 _CHUNK_BYTES: Final = 1 << 22
 
 

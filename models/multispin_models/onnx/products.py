@@ -13,6 +13,7 @@ from onnx import TensorProto
 from multispin_models.onnx.builder import CONTRIB, GraphBuilder
 from multispin_models.onnx.quantize import Blocks, quantize_blocks_4, quantize_blocks_8, quantize_rows_8
 from multispin_models.onnx.recipes import Form
+from multispin_models.onnx.variants import VARIANTS
 from multispin_models.onnx.weights import Array
 
 __all__ = ["ProductWriter", "block_form"]
@@ -64,7 +65,8 @@ class ProductWriter:
         """Add an integer product: each row divided by its own scale, so that its largest value becomes 127.
 
         The rows are stored unsigned around 128, the one form for which ONNX Runtime has a fast kernel on x86-64
-        (signed rows take ten times as long).
+        (signed rows take ten times as long). The weights are stored signed; the graphs that want them unsigned, around
+        128 too, flip the highest bit of each, which the runtime does once, when it loads the graph.
         """
         b = self._builder
         if not self._shared:
@@ -75,15 +77,15 @@ class ProductWriter:
         zeros = b.one("Expand", shared["middle"], b.one("Shape", scale)) if name == "head" else self._zeros(scale)
         integers = b.one("QuantizeLinear", rows, scale, zeros, axis=0)
         weights = quantize_rows_8(matrix)
-        product = b.one(
-            "MatMulIntegerToFloat",
-            integers,
-            b.constant(f"{name}.weight", weights.values.T),
-            shared["one"],
-            b.constant(f"{name}.scale", weights.scales),
-            shared["middle"],
-            domain=CONTRIB,
-        )
+        signed = b.constant(f"{name}.weight", weights.values.T)
+        stored = b.same_bytes(f"{name}.weight.bytes", signed, TensorProto.UINT8)
+        inputs = [shared["one"], b.constant(f"{name}.scale", weights.scales), shared["middle"]]
+        product = f"{name}.product"
+        with b.only(v.file_name for v in VARIANTS if v.weights == "signed"):
+            b.node("MatMulIntegerToFloat", [integers, signed, *inputs], [product], CONTRIB)
+        with b.only(v.file_name for v in VARIANTS if v.weights == "unsigned"):
+            unsigned = b.one("BitwiseXor", stored, shared["middle"])
+            b.node("MatMulIntegerToFloat", [integers, unsigned, *inputs, shared["middle"]], [product], CONTRIB)
         return b.one("Mul", product, b.one("Unsqueeze", scale, shared["inputs"]))
 
     def _shared_constants(self) -> dict[str, str]:
