@@ -174,7 +174,16 @@ def _load_onnx(directory: Path, sizes: _Sizes) -> Loaded:
     from multispin_models.gguf_tokenizer import load_gguf_tokenizer  # noqa: PLC0415
     from multispin_models.onnx.exported import VOCABULARY_FILE  # noqa: PLC0415
 
-    return Loaded(load_onnx(directory, **sizes._asdict()), load_gguf_tokenizer(directory / VOCABULARY_FILE))
+    tokenizer = load_gguf_tokenizer(directory / VOCABULARY_FILE)
+    model = load_onnx(directory, **sizes._asdict())
+    if tokenizer.vocabulary_hash != model.info.vocabulary_hash:
+        model.close()
+        raise ModelError(
+            f"exported model {directory}: {VOCABULARY_FILE} is of another model (vocabulary "
+            f"{tokenizer.vocabulary_hash[:16]}..., the manifest says {model.info.vocabulary_hash[:16]}...); "
+            "export it again with `multispin models export`"
+        )
+    return Loaded(model, tokenizer)
 
 
 def onnx_recipe(model_file: ModelFile, side: Side) -> str:

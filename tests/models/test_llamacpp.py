@@ -10,7 +10,7 @@ import llama_cpp.llama_cpp as lib
 import numpy as np
 import pytest
 
-from multispin_models.errors import ConfigError, EngineFault, LimitError, ModelError
+from multispin_models.errors import ConfigError, EngineFault, ModelError
 from multispin_models.language_model import ChatMessage, Logits, Rows, prefill
 from multispin_models.llamacpp import (
     QUANTIZE_RECIPES,
@@ -47,103 +47,6 @@ def row_by_row(model: LlamaCppModel, tokens: list[int]) -> Logits:
     return np.concatenate(rows)
 
 
-def test_parts_come_back_in_the_order_of_the_batch_with_their_own_rows(tiny: LlamaCppModel) -> None:
-    """Unequal counts and a gap in the numbers: llama.cpp computes this in several passes, in an order of its own."""
-    texts = {0: [5, 6, 7, 8], 1: [9], 3: [10, 11]}
-    expected = {number: row_by_row(tiny, tokens) for number, tokens in texts.items()}
-    for _ in range(4):
-        tiny.open_sequence()
-    tiny.close_sequence(2)
-    batch = [Rows(number, texts[number], len(texts[number])) for number in (3, 0, 1)]
-    for rows, logits in zip(batch, tiny.forward(batch), strict=True):
-        np.testing.assert_array_equal(logits, expected[rows.sequence])
-    assert [tiny.length(number) for number in (0, 1, 3)] == [4, 1, 2]
-
-
-def test_only_the_last_rows_asked_for_are_returned(tiny: LlamaCppModel) -> None:
-    one, two = tiny.open_sequence(), tiny.open_sequence()
-    expected = row_by_row(tiny, [5, 6, 7])
-    none, last_two = tiny.forward([Rows(one, [5, 6, 7], 0), Rows(two, [5, 6, 7], 2)])
-    assert none.shape == (0, N_VOCAB)
-    np.testing.assert_array_equal(last_two, expected[1:])
-    assert last_two.dtype == np.float32
-
-
-@pytest.mark.parametrize("chunk", [1, 5, 16])
-def test_a_prompt_in_chunks_ends_as_one_token_at_a_time(tiny: LlamaCppModel, chunk: int) -> None:
-    tokens = list(range(20, 50))
-    sequence = tiny.open_sequence()
-    last = prefill(tiny, sequence, tokens, chunk).copy()
-    assert tiny.length(sequence) == 30
-    np.testing.assert_array_equal(last, row_by_row(tiny, tokens)[-1:])
-
-
-def test_a_rejected_draft_leaves_no_trace(tiny: LlamaCppModel) -> None:
-    expected = row_by_row(tiny, [5, 6, 7, 8])
-    sequence = tiny.open_sequence()
-    tiny.forward([Rows(sequence, [5, 6, 200, 201, 202], 3)])
-    tiny.rewind(sequence, 2)
-    assert tiny.length(sequence) == 2
-    [logits] = tiny.forward([Rows(sequence, [7, 8], 2)])
-    np.testing.assert_array_equal(logits, expected[2:])
-
-
-def test_a_sequence_can_be_emptied_and_used_again(tiny: LlamaCppModel) -> None:
-    sequence = tiny.open_sequence()
-    [first] = tiny.forward([Rows(sequence, [5, 6], 1)])
-    first = first.copy()
-    tiny.rewind(sequence, 0)
-    [again] = tiny.forward([Rows(sequence, [5, 6], 1)])
-    np.testing.assert_array_equal(first, again)
-
-
-def test_a_closed_sequence_is_given_out_again_empty(tiny: LlamaCppModel) -> None:
-    numbers = [tiny.open_sequence() for _ in range(4)]
-    assert numbers == [0, 1, 2, 3]
-    with pytest.raises(LimitError, match="all 4 sequences are open"):
-        tiny.open_sequence()
-    tiny.forward([Rows(1, [5, 6], 0)])
-    tiny.close_sequence(1)
-    with pytest.raises(ValueError, match="sequence 1 is not open"):
-        tiny.length(1)
-    assert tiny.open_sequence() == 1
-    assert tiny.length(1) == 0
-
-
-def test_a_pass_beyond_a_limit_is_refused_and_changes_nothing(tiny: LlamaCppModel) -> None:
-    one, two = tiny.open_sequence(), tiny.open_sequence()
-    prefill(tiny, one, range(120), 16)
-    with pytest.raises(LimitError, match="from 120 to 129 tokens, the context holds 128"):
-        tiny.forward([Rows(two, [5], 1), Rows(one, list(range(9)), 1)])
-    with pytest.raises(LimitError, match="17 rows, allowed are 1 to 16"):
-        tiny.forward([Rows(two, list(range(17)), 1)])
-    assert (tiny.length(one), tiny.length(two)) == (120, 0)
-    tiny.forward([Rows(one, list(range(8)), 1)])
-    assert tiny.length(one) == 128
-
-
-@pytest.mark.parametrize(
-    "batch",
-    [
-        [Rows(0, [], 0)],
-        [Rows(0, [5], 2)],
-        [Rows(0, [5], -1)],
-        [Rows(0, [5], 1), Rows(0, [6], 1)],
-        [Rows(3, [5], 1)],
-        [Rows(-1, [5], 1)],
-        [Rows(0, [N_VOCAB], 1)],
-        [Rows(0, [-1], 1)],
-        [Rows(0, [1 << 40], 1)],
-    ],
-)
-def test_a_batch_that_makes_no_sense_is_refused_and_changes_nothing(tiny: LlamaCppModel, batch: list[Rows]) -> None:
-    tiny.open_sequence()
-    tiny.forward([Rows(0, [5], 0)])
-    with pytest.raises(ValueError, match=r"sequence"):
-        tiny.forward(batch)
-    assert tiny.length(0) == 1
-
-
 def test_a_pass_that_fails_leaves_the_sequences_as_they_were(tiny: LlamaCppModel) -> None:
     """Aborted from outside, as llama.cpp allows: it returns 2 and may keep what it had computed."""
     expected = row_by_row(tiny, [5, 6, 7])
@@ -162,14 +65,6 @@ def test_a_pass_that_fails_leaves_the_sequences_as_they_were(tiny: LlamaCppModel
     np.testing.assert_array_equal(of_two, expected)
 
 
-def test_a_rewind_forward_is_refused(tiny: LlamaCppModel) -> None:
-    sequence = tiny.open_sequence()
-    tiny.forward([Rows(sequence, [5, 6], 0)])
-    for length in (-1, 3):
-        with pytest.raises(ValueError, match=f"holds 2 tokens and cannot be cut back to {length}"):
-            tiny.rewind(sequence, length)
-
-
 def test_a_rewind_that_llama_cpp_did_not_do_is_an_engine_fault(
     tiny: LlamaCppModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,38 +73,6 @@ def test_a_rewind_that_llama_cpp_did_not_do_is_an_engine_fault(
     monkeypatch.setattr(lib, "llama_memory_seq_rm", lambda *_: True)  # says yes, removes nothing
     with pytest.raises(EngineFault, match="holds 2 tokens after it was cut from 2 to 1"):
         tiny.rewind(sequence, 1)
-
-
-def test_a_saved_sequence_goes_on_in_another_as_it_would_have(tiny: LlamaCppModel) -> None:
-    expected = row_by_row(tiny, [5, 6, 7, 8])
-    one, two = tiny.open_sequence(), tiny.open_sequence()
-    tiny.forward([Rows(one, [5, 6, 7], 0)])
-    state = tiny.save(one)
-    tiny.close_sequence(one)
-    tiny.restore(two, state)
-    assert tiny.length(two) == 3
-    [last] = tiny.forward([Rows(two, [8], 1)])
-    np.testing.assert_array_equal(last, expected[3:])
-    tiny.rewind(two, 1)
-    [logits] = tiny.forward([Rows(two, [6, 7], 2)])
-    np.testing.assert_array_equal(logits, expected[1:3])
-
-
-@pytest.mark.parametrize("damage", [lambda state: state[:-5], lambda state: b"", lambda state: bytes(100)])
-def test_a_damaged_state_is_refused_and_leaves_the_sequence_empty(
-    tiny: LlamaCppModel, damage: Callable[[bytes], bytes]
-) -> None:
-    sequence = tiny.open_sequence()
-    tiny.forward([Rows(sequence, [5, 6, 7], 0)])
-    state = tiny.save(sequence)
-    with pytest.raises(ValueError, match="restore needs an empty one"):
-        tiny.restore(sequence, state)
-    tiny.rewind(sequence, 0)
-    with pytest.raises(EngineFault, match="no state for sequence 0"):
-        tiny.restore(sequence, damage(state))
-    assert tiny.length(sequence) == 0
-    tiny.restore(sequence, state)
-    assert tiny.length(sequence) == 3
 
 
 def test_the_info_says_what_is_loaded(tiny: LlamaCppModel, tiny_gguf: Callable[[str], Path]) -> None:
@@ -240,29 +103,6 @@ def test_a_file_that_is_no_model_is_named_with_its_fault(tmp_path: Path, content
     for loader in (load, load_llamacpp_tokenizer):
         with pytest.raises(ModelError, match=rf"some\.gguf.*{fault}"):
             loader(path)
-
-
-@pytest.mark.parametrize("changes", [{"n_ctx": 0}, {"max_sequences": 257}, {"max_rows": 0}, {"num_threads": -1}])
-def test_a_limit_out_of_range_is_refused(tiny_gguf: Callable[[str], Path], changes: dict[str, int]) -> None:
-    [(name, value)] = changes.items()
-    with pytest.raises(ConfigError, match=f"{name} is {value}, allowed are 1 to"):
-        load(tiny_gguf("llama"), **changes)
-
-
-def test_a_model_can_have_fewer_rows_a_pass_than_sequences(tiny_gguf: Callable[[str], Path]) -> None:
-    """llama.cpp itself ends the process here, by an assertion."""
-    model = load(tiny_gguf("llama"), max_rows=1)
-    expected = row_by_row(model, [5, 6, 7])
-    sequence = model.open_sequence()
-    np.testing.assert_array_equal(prefill(model, sequence, [5, 6, 7], 1), expected[2:])
-    model.close()
-
-
-def test_a_truncated_model_is_named_with_its_fault(tmp_path: Path, tiny_gguf: Callable[[str], Path]) -> None:
-    path = tmp_path / "cut.gguf"
-    path.write_bytes(tiny_gguf("llama").read_bytes()[:-1000])
-    with pytest.raises(ModelError, match=r"cut\.gguf.*not within the file bounds"):
-        load(path)
 
 
 def test_a_file_is_requantized_whole_or_not_at_all(tmp_path: Path, tiny_gguf: Callable[[str], Path]) -> None:
@@ -402,15 +242,6 @@ def test_a_token_outside_the_vocabulary_has_no_bytes(tiny: LlamaCppModel) -> Non
     for token in (-1, N_VOCAB):
         with pytest.raises(ValueError, match="allowed are 0 to 260"):
             tiny.tokenizer.token_bytes(token)
-
-
-def test_a_closed_model_refuses_to_be_used(tiny_gguf: Callable[[str], Path]) -> None:
-    model = load(tiny_gguf("llama"))
-    sequence = model.open_sequence()
-    model.close()
-    model.close()
-    with pytest.raises(ValueError, match="sequence 0 is not open"):
-        model.forward([Rows(sequence, [5], 1)])
 
 
 def test_the_tokenizer_outlives_the_model(tiny_gguf: Callable[[str], Path]) -> None:

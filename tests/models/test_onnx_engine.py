@@ -11,7 +11,7 @@ pytest.importorskip("onnx")
 
 from tests.onnx_tiny import CONTEXT, write_tiny
 
-from multispin_models.errors import EngineFault, LimitError, ModelError
+from multispin_models.errors import LimitError
 from multispin_models.language_model import Logits, Rows
 from multispin_models.onnx.arrangement import Heads, Part, arrange
 from multispin_models.onnx.engine import OnnxModel, load_onnx
@@ -194,39 +194,6 @@ def test_a_sequence_fills_the_context_to_its_last_place(exported: Exported) -> N
     with pytest.raises(LimitError, match="n_ctx = 256"):
         model.forward([Rows(sequence, [1], 1)])
     assert model.length(sequence) == CONTEXT
-
-
-def test_bounds_are_kept_and_nothing_is_changed(exported: Exported) -> None:
-    model = load(exported("llama", "float32"))
-    sequences = [model.open_sequence() for _ in range(6)]
-    with pytest.raises(LimitError, match="all 6 sequences"):
-        model.open_sequence()
-    with pytest.raises(LimitError, match="161 rows"):
-        model.forward([Rows(sequences[0], [1] * 100, 1), Rows(sequences[1], [1] * 61, 1)])
-    for batch in ([Rows(sequences[0], [], 0)], [Rows(sequences[0], [10**6], 1)], [Rows(sequences[0], [1], 2)], []):
-        with pytest.raises(ValueError, match=r"rows|outside|at least one"):
-            model.forward(batch)
-    with pytest.raises(ValueError, match="at most once"):
-        model.forward([Rows(sequences[0], [1], 1), Rows(sequences[0], [2], 1)])
-    with pytest.raises(ValueError, match="cannot be cut back"):
-        model.rewind(sequences[0], 1)
-    assert [model.length(sequence) for sequence in sequences] == [0] * 6
-    model.close_sequence(sequences[3])
-    with pytest.raises(ValueError, match="is not open"):
-        model.length(sequences[3])
-
-
-def test_a_state_of_another_model_is_refused(exported: Exported) -> None:
-    model = load(exported("llama", "float32"))
-    sequence = model.open_sequence()
-    with pytest.raises(EngineFault, match="no state"):
-        model.restore(sequence, b"12345")
-    assert model.length(sequence) == 0
-
-
-def test_more_context_than_trained_is_refused(exported: Exported) -> None:
-    with pytest.raises(ModelError, match="was trained for 256"):
-        load(exported("llama", "float32"), n_ctx=CONTEXT + 1)
 
 
 def test_memory_is_stated(exported: Exported) -> None:

@@ -1,14 +1,12 @@
 """The probes on a toy engine that can be broken in chosen ways, and on tiny llama.cpp models."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from multispin_models.errors import EngineFault, LimitError, UnsupportedModel
 from multispin_models.language_model import LanguageModel, Logits, ModelInfo, Rows, prefill
-from multispin_models.llamacpp import load_llamacpp
 from multispin_models.probes import ExactnessReport, probe_exactness, probe_rollback
 from multispin_models.vocabulary import vocabulary_hash
 
@@ -226,14 +224,6 @@ def test_a_prompt_is_prefilled_in_chunks_and_only_its_last_row_scored() -> None:
     logits = prefill(model, sequence, list(range(10)), 4)
     assert toy.passes == [[4], [4], [2]]
     np.testing.assert_array_equal(logits, [toy.score(list(range(10)), 2)])
-
-
-def test_a_tiny_model_passes_both_probes(tiny_gguf: Callable[[str], Path]) -> None:
-    model = load_llamacpp(tiny_gguf("llama"), n_ctx=256, max_sequences=2, max_rows=64, num_threads=1)
-    probe_rollback(model)
-    report = probe_exactness(model, budget_s=0.3)
-    model.close()
-    assert report.exact == ("LLAMAFILE=0 REPACK=0" in model.info.engine_version)
 
 
 def test_the_vocabulary_hash_separates_tokens_and_counts() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multispin_models.errors import LimitError, ModelError, UnsupportedModel
+from multispin_models.errors import LimitError, UnsupportedModel
 from multispin_models.language_model import Logits, Rows, prefill
 from multispin_models.llamacpp import LlamaCppModel, load_llamacpp, load_llamacpp_tokenizer
 from multispin_models.probes import probe_exactness, probe_rollback
@@ -69,11 +69,6 @@ def test_a_sliding_window_model_passes_both_probes(tiny_gguf: Callable[[str], Pa
     probe_rollback(model, 40)
     assert probe_exactness(model, budget_s=0.2).exact
     model.close()
-
-
-def test_a_context_beyond_the_training_is_refused(tiny_gguf: Callable[[str], Path]) -> None:
-    with pytest.raises(ModelError, match=r"n_ctx is 512.*trained for 256"):
-        load(tiny_gguf("llama"), n_ctx=512)
 
 
 def test_a_state_that_left_the_sliding_window_cannot_be_saved(tiny_gguf: Callable[[str], Path]) -> None:

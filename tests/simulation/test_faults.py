@@ -10,7 +10,7 @@ from multispin.simulate import faults
 from multispin.simulate.fault_setting import FaultyRun, FaultySetting, draw_setting
 from multispin.simulate.faults import run_faulty
 from multispin.simulate.scenario import Link
-from multispin_coordinator.session import Session
+from multispin.simulate.toy_model import ToyModel
 from multispin_models.verification import Verification, verify_coupled
 
 SEEDS = range(1_000_000, 1_000_024)  # not those that the documents tell of
@@ -74,16 +74,12 @@ def test_a_wrong_verdict_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cache_that_holds_rejected_tokens_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    commit = Session.commit
+    def keeps_the_last(model: ToyModel, sequence: int, length: int) -> None:
+        tokens = model._sequences[sequence]
+        del tokens[: len(tokens) - length]  # as many as are asked for, the rejected ones among them
 
-    def keeps_too_much(session: Session, verification: Verification, ends: frozenset[int]) -> tuple[int, int, int]:
-        num_drafted = len(session.job or ())
-        answer = commit(session, verification, ends)
-        session.num_cached += answer[0] < num_drafted
-        return answer
-
-    monkeypatch.setattr(Session, "commit", keeps_too_much)
-    assert first_problem()
+    monkeypatch.setattr(ToyModel, "rewind", keeps_the_last)
+    assert "the target's is" in first_problem()
 
 
 def test_a_request_that_takes_for_ever_is_found_stuck(monkeypatch: pytest.MonkeyPatch) -> None:

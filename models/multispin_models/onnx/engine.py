@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from multispin_models.errors import EngineFault, LimitError, ModelError
+from multispin_models.errors import ConfigError, EngineFault, LimitError, ModelError
 from multispin_models.language_model import Logits, ModelInfo, Rows
 from multispin_models.onnx.arrangement import Part
 from multispin_models.onnx.exported import WEIGHTS_FILE, ExportManifest, read_export
@@ -14,6 +14,8 @@ from multispin_models.onnx.session import MAX_ROWS, GraphSession
 from multispin_models.onnx.variants import AttentionForm, CacheForm, Variant, WeightForm, exact_cache, exact_weights
 
 __all__ = ["OnnxModel", "load_onnx"]
+
+_MOST = {"n_ctx": 1 << 24, "num_threads": 512}
 
 
 class OnnxModel:
@@ -173,8 +175,10 @@ def load_onnx(
         weights: of w8a8 products; if not given, the fastest that is exact on this machine.
 
     Raises:
+        ConfigError: a number out of range.
         ModelError: the directory is not complete or was changed, the runtime cannot load it, or memory is too small.
     """
+    _check_limits(n_ctx=n_ctx, max_sequences=max_sequences, max_rows=max_rows, num_threads=num_threads)
     manifest = read_export(directory)
     variant = Variant(attention, cache or exact_cache(), weights or exact_weights())
     trained = manifest.architecture.context_length
@@ -197,6 +201,13 @@ def load_onnx(
     return OnnxModel(
         session, _describe(directory, manifest, session, n_ctx, max_sequences, max_rows, num_threads, name)
     )
+
+
+def _check_limits(**limits: int) -> None:
+    for name, value in limits.items():
+        most = _MOST.get(name, 1 << 16)
+        if not 1 <= value <= most:
+            raise ConfigError(f"{name} is {value}, allowed are 1 to {most}")
 
 
 def _describe(

@@ -54,51 +54,72 @@ class ToyModel:
         """Return a free number."""
         free = [s for s in range(self.info.max_sequences) if s not in self._sequences]
         if not free:
-            raise LimitError("all sequences are open")
+            raise LimitError(f"all {self.info.max_sequences} sequences are open")
         self._sequences[free[0]] = []
         return free[0]
 
     def close_sequence(self, sequence: int) -> None:
         """Free a sequence."""
+        self.length(sequence)
         del self._sequences[sequence]
 
     def length(self, sequence: int) -> int:
         """Return its number of tokens."""
+        if sequence not in self._sequences:
+            raise ValueError(f"sequence {sequence} is not open")
         return len(self._sequences[sequence])
 
     def forward(self, batch: Sequence[Rows]) -> list[Logits]:
         """Feed rows and return the logits that were asked for."""
-        assert len({part.sequence for part in batch}) == len(batch)
-        assert all(part.token_ids for part in batch)
-        if sum(len(part.token_ids) for part in batch) > self.info.max_rows:
-            raise LimitError("too many rows")
+        self._check(batch)
         if self.faults:
             self.faults -= 1
             raise EngineFault("a planted fault")
         self.passes.append([len(part.token_ids) for part in batch])
         return [self._part(part) for part in batch]
 
+    def _check(self, batch: Sequence[Rows]) -> None:
+        if len({part.sequence for part in batch}) < len(batch):
+            raise ValueError("a sequence stands once in a batch")
+        for part in batch:
+            length, rows = self.length(part.sequence), len(part.token_ids)
+            if not rows or not 0 <= part.num_logits <= rows:
+                raise ValueError(f"sequence {part.sequence}: {rows} rows, {part.num_logits} logits")
+            if not 0 <= min(part.token_ids) <= max(part.token_ids) < self.info.n_vocab:
+                raise ValueError(f"sequence {part.sequence}: a token is outside of 0 to {self.info.n_vocab - 1}")
+            if length + rows > self.info.n_ctx:
+                raise LimitError(f"{length} tokens and {rows} more do not fit into {self.info.n_ctx}")
+        rows = sum(len(part.token_ids) for part in batch)
+        if rows > self.info.max_rows:
+            raise LimitError(f"{rows} rows, allowed are {self.info.max_rows}")
+
     def _part(self, part: Rows) -> Logits:
         tokens = self._sequences[part.sequence]
         tokens += part.token_ids
-        assert len(tokens) <= self.info.n_ctx
         ends = range(len(tokens) - part.num_logits + 1, len(tokens) + 1)
         rows = [_hashed_logits(tuple(tokens[max(0, end - 3) : end]), self.info.n_vocab, self.noise) for end in ends]
         return np.array(rows, np.float32).reshape(part.num_logits, self.info.n_vocab)
 
     def rewind(self, sequence: int, length: int) -> None:
         """Cut a sequence back."""
-        assert 0 <= length <= self.length(sequence)
+        if not 0 <= length <= self.length(sequence):
+            held = self.length(sequence)
+            raise ValueError(f"sequence {sequence} holds {held} tokens and cannot be cut back to {length}")
         del self._sequences[sequence][length:]
 
     def save(self, sequence: int) -> bytes:
-        """Return its tokens."""
-        return bytes(self._sequences[sequence])
+        """Return its tokens, a byte each, behind their number."""
+        tokens = self._sequences[sequence]
+        return len(tokens).to_bytes(4, "big") + bytes(tokens)
 
     def restore(self, sequence: int, state: bytes) -> None:
         """Set its tokens."""
-        assert not self._sequences[sequence]
-        self._sequences[sequence] = list(state)
+        if self.length(sequence):
+            raise ValueError(f"sequence {sequence} holds tokens, restore needs an empty one")
+        tokens = list(state[4:])
+        if len(state) < 4 or len(tokens) != int.from_bytes(state[:4], "big"):
+            raise EngineFault(f"{len(state)} bytes are no state for sequence {sequence}")
+        self._sequences[sequence] = tokens
 
     def close(self) -> None:
         """Free everything."""
