@@ -13,6 +13,7 @@ import zmq
 import multispin_models
 from multispin_agent.confidence import Confidence
 from multispin_agent.config import Config
+from multispin_agent.draft_length import DraftHistory
 from multispin_models.channel import FrameChannel, open_agent_channel
 from multispin_models.clock import monotonic_ns
 from multispin_models.clock_offset import ClockOffset
@@ -34,7 +35,7 @@ from multispin_models.messages import (
     encode,
 )
 
-__all__ = ["Answer", "Client", "Event", "Reconnected", "RefusedByCoordinator", "Silence"]
+__all__ = ["Answer", "Client", "Event", "Guessed", "Reconnected", "RefusedByCoordinator", "Silence"]
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +79,19 @@ class Silence:
     heard_ns: int
 
 
-Event = Answer | Reconnected | RefusedByCoordinator | Silence
-"""What a request can hear: an answer, that it must be opened again, that nothing more will come, or nothing."""
+@dataclass(frozen=True)
+class Guessed:
+    """The draft model is done with a guess that nobody waited for.
+
+    Attributes:
+        position: of the token that was guessed.
+    """
+
+    position: int
+
+
+Event = Answer | Reconnected | RefusedByCoordinator | Silence | Guessed
+"""What a request can hear: an answer, to be opened again, that nothing more will come, nothing, or a guess."""
 
 
 class Client:
@@ -105,6 +117,7 @@ class Client:
         self.counters: Counter[str] = Counter()
         self.confidence = Confidence()  # learnt over all requests of this connection
         self.welcome: Welcome | None = None
+        self.history = DraftHistory()
         self.now_ns = now_ns
         self.clock_offset = ClockOffset()  # of the coordinator's clock
         self.clock_watch = ClockWatch() if now_ns is monotonic_ns else None  # of this machine, unless time is virtual
@@ -194,6 +207,7 @@ class Client:
             vocabulary_hash=self._draft.vocabulary_hash,
             draft_fingerprint=self._draft.fingerprint,
             instance_id=self._instance_id,
+            draft_ahead=self._config.draft_ahead,
         )
         self.send(hello)
 

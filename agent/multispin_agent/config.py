@@ -28,7 +28,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             where it knows, the model otherwise).
         lookup_min_ngram, lookup_max_ngram: tokens at the end of the text that must have stood there before: fewest and
             most.
-        num_draft_tokens: L, tokens drafted a round.
+        num_draft_tokens: L, tokens drafted a round where the coordinator's policy is `fixed`.
         draft_ahead: go on drafting from one's own guess while the verdict is in flight.
         max_concurrent: requests served at once; each holds a sequence of the draft.
         max_context_tokens: prompt and text of one request in the draft's cache.

@@ -1,6 +1,9 @@
 """Serves one request: drafts in the engine's thread while the verdict is on its way, until the text ends.
 
 open -> [draft -> send -> (draft ahead) -> verdict -> commit] ... -> record
+
+While the coordinator goes on alone its tokens are handed on as they come. What is drafted beside them, to be compared,
+never holds them up: its end is one more event of the inbox.
 """
 
 import asyncio
@@ -8,7 +11,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
-from multispin_agent.client import Answer, Client, Event, Reconnected, RefusedByCoordinator, Silence
+from multispin_agent.client import Answer, Client, Event, Guessed, Reconnected, RefusedByCoordinator, Silence
 from multispin_agent.confidence import RequestConfidence
 from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource
@@ -17,7 +20,7 @@ from multispin_agent.generation import Generation
 from multispin_agent.request import Finished, Request, RequestFailed, RoundTiming
 from multispin_agent.round_clock import RoundClock
 from multispin_models.engine_thread import Engine
-from multispin_models.messages import Draft, Open, Refused, Verdict, Welcome
+from multispin_models.messages import Draft, Open, Refused, Report, Verdict, Welcome
 from multispin_models.records import Finish
 from multispin_models.text import TextAssembler
 
@@ -28,6 +31,7 @@ log = logging.getLogger(__name__)
 REOPEN_CODES = frozenset({"unknown_request", "out_of_step", "hello_required"})
 RETRY_CODES = frozenset({"busy", "too_many_sessions", "request_owned", "engine_fault"})
 FINISH_NAMES: dict[int, Finish] = {1: "end", 2: "length"}
+COMPARED = 8  # tokens drafted beside a stream before they are reported
 
 
 class _Serving:
@@ -57,6 +61,7 @@ class _Serving:
             draft_ahead=config.draft_ahead,
             end_token_ids=drafts.tokenizer.end_token_ids,
             ignore_end=request.ignore_end,
+            history=client.history,
         )
         self._assembler = TextAssembler(drafts.tokenizer.token_bytes, request.stop)
         self._drafts = drafts
@@ -67,6 +72,9 @@ class _Serving:
         self._finished = Finished(started_ns=self._now_ns() if started_ns is None else started_ns)
         self._clock = RoundClock(self._finished.started_ns, client.clock_offset, client.clock_watch)
         self._draft_s = 0.0
+        self._beside: asyncio.Future[tuple[list[Drafted], float]] | None = None
+        self._compared = self._hits = 0
+        self._missed_round = 0
         self._sent_ns = 0
         self._up_bytes = 0
         self._heard_ns = self._now_ns()
@@ -91,14 +99,18 @@ class _Serving:
     def _open_drafter(self) -> None:
         self._drafter = self._drafts.open_drafter(self._generation.sampling)
 
-    def _timed_draft(self, tokens: Sequence[int], count: int) -> tuple[list[Drafted], float]:
+    def _timed_draft(
+        self, tokens: Sequence[int], count: int, interrupted: Callable[[], bool]
+    ) -> tuple[list[Drafted], float]:
         assert self._drafter is not None
         started_ns = self._now_ns()
+        is_waited_for = not self._generation.alone
         self._drafter.rewind(tokens)
         rewound_ns = self._now_ns()
-        drafted = self._drafter.draft(tokens, count, self._end_token_ids, self._interrupted)
+        drafted = self._drafter.draft(tokens, count, self._end_token_ids, interrupted)
         ended_ns = self._now_ns()
-        self._clock.drafted(started_ns, rewound_ns, ended_ns)
+        if is_waited_for:
+            self._clock.drafted(started_ns, rewound_ns, ended_ns)
         return drafted, (ended_ns - started_ns) / 1e9
 
     def _close_drafter(self) -> None:
@@ -106,7 +118,15 @@ class _Serving:
             self._drafter.close()
 
     def _limit_draft(self, welcome: Welcome) -> None:
-        self._generation.limit_draft(min(self._config.num_draft_tokens, welcome.max_draft_tokens))
+        if welcome.policy == "fixed":
+            self._generation.limit_draft(min(self._config.num_draft_tokens, welcome.max_draft_tokens))
+            return
+        self._generation.limit_draft(welcome.max_draft_tokens)
+        last = self._client.history.verdict
+        if last is None:
+            self._generation.begin_with(1, 0)  # little, but the prompt is computed
+        else:
+            self._generation.begin_with(last.num_draft_tokens, last.price)
 
     async def _turn(self) -> None:
         """Take one step: an answer that is here, a draft that is ready, a token to guess, or else wait."""
@@ -115,6 +135,9 @@ class _Serving:
             self._on_answer(self._inbox.get_nowait())
         elif generation.can_send():
             self._send(generation.next_draft())
+        elif generation.alone:
+            self._guess_beside()
+            await self._wait()
         elif count := generation.num_to_draft():
             await self._guess(count)
         else:
@@ -123,13 +146,57 @@ class _Serving:
     async def _guess(self, count: int) -> None:
         generation = self._generation
         known = generation.tokens + generation.guess
-        drafted, seconds = await self._engine.run(self._timed_draft, known, count)
-        self._draft_s += seconds
+        drafted, seconds = await self._engine.run(self._timed_draft, known, count, self._interrupted)
+        self._note_draft(len(drafted), seconds)
         if not drafted and not self._interrupted():
             generation.rest()
+        self._take(len(known), drafted)
+
+    def _take(self, position: int, drafted: Sequence[Drafted]) -> None:
+        """Take guesses that stand at a position of the text and behind."""
         token_ids = [each.token_id for each in drafted]
-        self._confidence.guessed(len(known), token_ids, [each.evidence for each in drafted])
-        generation.drafted(token_ids)
+        self._confidence.guessed(position, token_ids, [each.evidence for each in drafted])
+        self._generation.drafted(token_ids)
+
+    def _note_draft(self, num_drafted: int, seconds: float) -> None:
+        self._draft_s += seconds
+        if num_drafted:
+            self._client.history.draft_s.add(seconds / num_drafted)
+
+    def _guess_beside(self) -> None:
+        """Have a token guessed beside the coordinator's own, if that is wanted and none is under way."""
+        generation = self._generation
+        if self._beside is None and generation.num_to_draft():
+            tokens = list(generation.tokens)
+            self._beside = self._engine.run(self._timed_draft, tokens, 1, lambda: not generation.alone)
+            self._beside.add_done_callback(lambda _: self._inbox.put_nowait(Guessed(len(tokens))))
+
+    def _on_guessed(self, guessed: Guessed) -> None:
+        """Compare a guess with what has come, or keep it for what comes next."""
+        assert self._beside is not None
+        drafted, seconds = self._beside.result()
+        self._beside = None
+        self._note_draft(len(drafted), seconds)
+        generation = self._generation
+        if not drafted:
+            generation.rest()
+            self._compare(False)  # a draft without a token would have been in vain, too
+        elif guessed.position < len(generation.tokens):
+            self._compare(drafted[0].token_id == generation.tokens[guessed.position])
+        elif not generation.guess:
+            self._take(guessed.position, drafted)
+
+    def _compare(self, hit: bool) -> None:
+        self._compared += 1
+        self._hits += hit
+        if self._compared == COMPARED:
+            history = self._client.history
+            report = Report(
+                self._generation.request_id, self._compared, self._hits, history.draft_us, history.network_us
+            )
+            history.add_compared(self._compared, self._hits)
+            self._up_bytes += self._client.send(report)
+            self._compared = self._hits = 0
 
     def _interrupted(self) -> bool:
         return not self._inbox.empty()
@@ -163,6 +230,9 @@ class _Serving:
             if answer.heard_ns == self._heard_ns:
                 self._on_silence()
             return
+        if isinstance(answer, Guessed):
+            self._on_guessed(answer)
+            return
         self._heard_ns = self._now_ns()
         if isinstance(answer, RefusedByCoordinator):
             raise RequestFailed(str(answer), self._result())
@@ -195,10 +265,17 @@ class _Serving:
             self._generation.is_opening,
             len(self._generation.tokens),
         )
+        was_alone = self._generation.alone
         done = self._generation.on_verdict(verdict)
         if done is None:
             self._finished.payload_down_bytes += answer.num_bytes
+            self._ask_for_missed(verdict)
             return
+        round_trip_s = (answer.received_ns - self._sent_ns) / 1e9
+        if not was_alone:
+            self._client.history.network_s.add(max(0.0, round_trip_s - verdict.residence_us / 1e6))
+        elif done.ahead_hit is not None:
+            self._compare(done.ahead_hit)
         finished = self._finished
         if not finished.first_token_ns:
             finished.first_token_ns = answer.received_ns
@@ -209,8 +286,8 @@ class _Serving:
                 len(flight),
                 self._sent_ns,
                 self._draft_s,
-                (answer.received_ns - self._sent_ns) / 1e9,
-                done.ahead_hit,
+                round_trip_s,
+                None if was_alone else done.ahead_hit,
                 self._up_bytes,
                 answer.num_bytes,
                 self._confidence.judged(position, flight, verdict.num_accepted),
@@ -222,8 +299,17 @@ class _Serving:
         finished.payload_down_bytes += answer.num_bytes
         finished.ended_ns = answer.received_ns
         self._up_bytes, self._draft_s = 0, 0.0
+        if self._generation.alone:
+            self._sent_ns = answer.received_ns  # an empty draft, taken for granted
         if text := self._assembler.feed(done.token_ids):
             self._on_text(text)
+
+    def _ask_for_missed(self, verdict: Verdict) -> None:
+        """Ask again, once, for a verdict that was lost on the way while the coordinator goes on alone."""
+        generation = self._generation
+        if generation.has_missed(verdict) and self._missed_round != generation.round:
+            self._missed_round = generation.round
+            self._send(generation.repeat(), is_repeat=True)
 
     def _result(self) -> Finished:
         finished = self._finished

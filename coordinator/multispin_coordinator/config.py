@@ -1,6 +1,6 @@
 """The coordinator's settings, each with its bound."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -8,10 +8,11 @@ from multispin_models.api.settings import HttpSettings
 from multispin_models.channel import Security
 from multispin_models.engines import DEFAULT_ENGINE
 
-__all__ = ["RESERVED_ROWS", "Config", "Limits"]
+__all__ = ["RESERVED_ROWS", "Config", "Limits", "PolicyName"]
 
 RESERVED_ROWS = 8  # kept for prompts in a pass that drafts could fill
 
+PolicyName = Literal["fixed", "alone", "price", "homogeneous", "heterogeneous", "exact"]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0.0)]
 
@@ -78,6 +79,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         http_listen: HOST:PORT of that interface; null has none. Off loopback keys are needed.
         http_keys_file: bearer keys, one a line, mode 0600; null lets in everybody.
         http: bounds of the HTTP interface.
+        policy: how draft lengths are chosen, a name of `control/policies.py`.
         require_exact: refuse to start when the probe finds that the engine is not exact.
     """
 
@@ -92,6 +94,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     out: str | None = None
     run_id: str | None = None
     store: str | None = None
+    policy: PolicyName = "fixed"
     require_exact: bool = False
     max_concurrent: Positive = 4
     http_listen: str | None = None

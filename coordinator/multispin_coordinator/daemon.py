@@ -22,6 +22,7 @@ from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config
 from multispin_coordinator.server import Server
 from multispin_coordinator.store import RecordStore
+from multispin_coordinator.timing import time_passes
 from multispin_models.cache import Progress
 from multispin_models.channel import check_endpoint
 from multispin_models.energy import OpenedMeter, Sampler, open_meter
@@ -145,9 +146,11 @@ async def serve(config: Config) -> None:
         with EngineThread() as loader:
             meter = await loader.run(_start_meter, opened, config)
             loaded, info = await loader.run(load_target, config, log_progress)
+            # A control that knows what a pass costs need not try what it cannot judge.
+            times = [] if config.policy == "fixed" else await loader.run(time_passes, loaded.model)
         context = stack.enter_context(zmq.Context())
         store = None if config.store is None else RecordStore(Path(config.store))
-        server = Server(config, loaded, info, meter, context, store=store)
+        server = Server(config, loaded, info, meter, context, store=store, pass_times=times)
         meter.start()
         # The signal to whoever started this.
         print(f"ready {server.endpoint} {msgspec.json.encode(info).decode()}", flush=True)  # noqa: T201

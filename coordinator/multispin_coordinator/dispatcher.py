@@ -17,6 +17,7 @@ import multispin_models
 from multispin_coordinator.admission import AgentState, Reject, check_draft, check_hello, check_open
 from multispin_coordinator.batcher import Share, plan_pass
 from multispin_coordinator.config import Limits
+from multispin_coordinator.control.online import BY_ITSELF, LAST, Control, Grant
 from multispin_coordinator.passes import Outcome, Pass, PassTiming, work_of
 from multispin_coordinator.roster import Roster
 from multispin_coordinator.session import GOES_ON, Session
@@ -36,6 +37,7 @@ from multispin_models.messages import (
     Pong,
     Records,
     Refused,
+    Report,
     Verdict,
     Welcome,
     decode_agent_message,
@@ -50,6 +52,7 @@ log = logging.getLogger(__name__)
 ALONE = b""  # owns the requests of the coordinator's own users; no agent has an empty routing id
 MAX_BATCHES = 64  # of records that wait for the disk; what comes beyond is sent again
 MAX_FAULTS = 2  # passes that may fail under one request before it is refused
+MOST_REPEATED = 64  # verdicts that one question brings again; the agent asks on for what is behind them
 
 
 class Send(NamedTuple):
@@ -76,6 +79,7 @@ class Dispatcher:
         keeps_records: batches of records are taken, for the shell to store.
         energy_label: of the joules of passes; null without a meter.
         boot_id: of this machine's kernel.
+        control: says how much agents draft; null leaves it to them.
     """
 
     def __init__(
@@ -83,11 +87,13 @@ class Dispatcher:
         target: ModelInfo,
         end_token_ids: frozenset[int],
         limits: Limits,
+        control: Control | None = None,
         *,
         keeps_records: bool = False,
         energy_label: Label | None = None,
         boot_id: str | None = None,
     ) -> None:
+        self.control = Control("fixed", limits.max_draft_tokens) if control is None else control
         self.counters: Counter[str] = Counter()
         self.tally = Tally()
         self.epoch = secrets.randbits(64)
@@ -103,6 +109,7 @@ class Dispatcher:
         self._max_context = min(limits.max_context_tokens, target.n_ctx)
         self._roster = Roster(limits.max_sessions)
         self._running: list[Share] = []
+        self._pending_since_ns: int | None = None  # end of the last pass, if it left work for the next
         self._deferred: dict[int, tuple[bytes, Open, int]] = {}  # Opens that came while their session was computed
 
     @property
@@ -133,19 +140,21 @@ class Dispatcher:
         if state is None:
             raise Reject("hello_required", "this coordinator does not know you: send Hello first")
         state.last_seen_ns = now_ns
+        sends: list[Send] = []
         match message:
             case Ping():
-                return [Send(agent, Pong(message.sequence_number, self.epoch))]
+                sends = [Send(agent, Pong(message.sequence_number, self.epoch))]
             case Close():
                 self._on_close(agent, message)
-                return []
             case Open():
-                return self._on_open(agent, message, now_ns)
+                sends = self._on_open(agent, message, now_ns)
             case Draft():
-                return self._on_draft(agent, message, now_ns)
+                sends = self._on_draft(agent, message, now_ns)
             case Records():
                 self._on_records(agent, message)
-                return []
+            case Report():
+                self.control.on_report(agent, message, now_ns)
+        return sends
 
     def _on_hello(self, agent: bytes, hello: Hello, now_ns: int) -> list[Send]:
         known = self.agents.get(agent)
@@ -154,6 +163,8 @@ class Dispatcher:
             log.info("agent %r joined, version %r", hello.agent_id, hello.software_version)
         if known is not None and known.instance_id != hello.instance_id:
             self._drop_sessions_of(agent)  # it started anew: nobody will ask for them again
+        if known is None or known.instance_id != hello.instance_id:
+            self.control.on_hello(agent, hello)
         self.agents[agent] = AgentState(hello.instance_id, now_ns)
         welcome = Welcome(
             protocol_version=PROTOCOL_VERSION,
@@ -168,6 +179,7 @@ class Dispatcher:
             ping_interval_s=self._limits.agent_timeout_s / 4,
             boot_id=self._boot_id,
             energy_label=self._energy_label,
+            policy=self.control.policy,
         )
         return [Send(agent, welcome)]
 
@@ -220,20 +232,20 @@ class Dispatcher:
             expected = f"round {session.round + 1} after {len(session.tokens)} tokens"
             got = f"round {draft.round} after {draft.num_committed} tokens"
             raise Reject("out_of_step", f"{got}, expected {expected}; open it again", draft.request_id, draft.round)
+        self.control.on_draft(agent, draft)
         session.submit(draft.round, draft.draft_token_ids, now_ns)
         self._roster.queue(session)
         return []
 
     def _answer_again(self, session: Session, round_number: int) -> list[Send]:
-        """Return the verdict once more if it is the last one that is asked for again; what is older is late."""
-        if round_number < session.round:
-            self.counters["ignored_stale_round"] += 1
+        """Return the verdicts from a round on once more; a round before the agent's last message is late."""
+        verdicts = session.verdicts_from(round_number)[:MOST_REPEATED]
+        if not verdicts:
+            is_stale = round_number < session.round
+            self.counters["ignored_stale_round" if is_stale else "ignored_repeated_round"] += 1
             return []
-        if session.verdict is None:
-            self.counters["ignored_repeated_round"] += 1
-            return []
-        self.counters["repeated_verdicts"] += 1
-        return [Send(session.agent, session.verdict)]
+        self.counters["repeated_verdicts"] += len(verdicts)
+        return [Send(session.agent, verdict) for verdict in verdicts]
 
     def _on_close(self, agent: bytes, close: Close) -> None:
         session = self.sessions.get(close.request_id)
@@ -309,6 +321,7 @@ class Dispatcher:
         num_rows = sum(share.num_rows for share in shares)
         if shares:
             self.tally.add_pass(num_rows, timing, is_whole=all(share.is_last for share in shares))
+        self._tell_control(shares, outcomes, num_rows, timing)
         sends: list[Send] = []
         for share, outcome, energy_nj in zip(shares, outcomes, timing.energy_nj, strict=True):
             session = share.session
@@ -323,7 +336,21 @@ class Dispatcher:
                 session.fed(share.num_rows)
             else:
                 sends.append(self._verdict(session, outcome.verification, timing, num_rows))
+        is_pending = any(session.job is not None for session in self.sessions.values())
+        self._pending_since_ns = timing.finished_ns if is_pending else None
         return sends + self._open_deferred()
+
+    def _tell_control(
+        self, shares: Sequence[Share], outcomes: Sequence[Outcome], num_rows: int, timing: PassTiming
+    ) -> None:
+        """Tell the control what a pass of drafts cost; of a chunk of a prompt not all rows are scored."""
+        is_whole = all(share.is_last for share in shares) and all(outcome.sequence is not None for outcome in outcomes)
+        if not shares or not is_whole:
+            return
+        pause_s = None
+        if self._pending_since_ns is not None:
+            pause_s = (timing.finished_ns - self._pending_since_ns) / 1e9 - timing.verify_us / 1e6
+        self.control.on_pass(num_rows, timing.verify_us / 1e6, pause_s)
 
     def _verdict(self, session: Session, verification: Verification, timing: PassTiming, num_rows: int) -> Send:
         num_drafted = len(session.job or ())
@@ -333,6 +360,7 @@ class Dispatcher:
             self.tally.num_tokens_alone += 1
         else:
             self.tally.num_tokens_cooperative += num_accepted + 1
+        grant = self._grant(session, num_drafted, num_accepted, finish, timing.finished_ns)
         verdict = Verdict(
             request_id=session.request_id,
             round=session.round,
@@ -344,14 +372,27 @@ class Dispatcher:
             verify_us=session.verify_us,
             batch_rows=num_rows,
             energy_nj=session.energy_nj,
+            num_draft_tokens=grant.num_draft_tokens,
+            price=grant.price,
+            alone=grant.alone,
         )
-        session.verdict = verdict
+        session.verdicts.append(verdict)
         if finish != GOES_ON:
             self._roster.drop(session)  # an Open that came meanwhile is served after it
-        elif session.agent == ALONE:
+        elif grant.alone:
             session.go_on_alone(timing.finished_ns)
             self._roster.queue(session)
         return Send(session.agent, verdict)
+
+    def _grant(self, session: Session, num_drafted: int, num_accepted: int, finish: int, now_ns: int) -> Grant:
+        """Tell the control what became of a draft; return what its request may do next."""
+        request_id, agent = session.request_id, session.agent
+        self.control.on_round(request_id, agent, num_drafted, num_accepted, now_ns)
+        if finish != GOES_ON:
+            return LAST
+        if agent == ALONE:
+            return BY_ITSELF
+        return self.control.grant(request_id, agent, self.sessions.values(), now_ns)
 
     def _on_fault(self, session: Session) -> list[Send]:
         """Feed everything again in a new sequence; give up on a request under which passes keep failing."""
@@ -386,6 +427,7 @@ class Dispatcher:
                 log.warning("agent %s silent for %.0f s: its sessions are freed", agent, limit_ns / 1e9)
                 self.counters["agents_lost"] += 1
                 del self.agents[agent]
+                self.control.forget(agent)
                 self._drop_sessions_of(agent)
         oldest_ns = now_ns - int(self._limits.session_timeout_s * 1e9)
         for session in list(self.sessions.values()):

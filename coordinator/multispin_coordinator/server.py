@@ -7,17 +7,19 @@ ROUTER --> on_frame --+                        +--> verdicts --> ROUTER
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
 
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config
+from multispin_coordinator.control.online import Control
 from multispin_coordinator.dispatcher import ALONE, Dispatcher, Send
 from multispin_coordinator.keeper import Keeper
 from multispin_coordinator.passes import Outcome, Pass, PassTiming
 from multispin_coordinator.store import RecordStore
+from multispin_coordinator.timing import PassTime
 from multispin_coordinator.verifier import run_pass
 from multispin_models.channel import FrameChannel, open_coordinator_channel
 from multispin_models.clock import monotonic_ns
@@ -49,6 +51,7 @@ class Server:
         open_channel: as `open_coordinator_channel`, which it is but in the simulator.
         engine: computes the passes; null makes a thread.
         now_ns: the clock, of all that is timed here.
+        pass_times: (rows, seconds) of passes that were timed before.
     """
 
     def __init__(
@@ -63,11 +66,16 @@ class Server:
         open_channel: Callable[..., FrameChannel] = open_coordinator_channel,
         engine: Engine | None = None,
         now_ns: Callable[[], int] = monotonic_ns,
+        pass_times: Sequence[PassTime] = (),
     ) -> None:
+        control = Control(config.policy, config.limits.max_draft_tokens)
+        for rows, seconds in pass_times:
+            control.on_pass(rows, seconds)
         self.dispatcher = Dispatcher(
             info,
             target.tokenizer.end_token_ids,
             config.limits,
+            control,
             keeps_records=store is not None,
             energy_label=meter.label,
             boot_id=read_boot_id(),

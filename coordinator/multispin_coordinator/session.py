@@ -3,7 +3,7 @@
 A job is rows to feed: what is committed and not yet in the cache, then the draft. A prompt is a job without a draft;
 a draft of L tokens in steady state is a job of L + 1 rows. The last L + 1 rows of a job are scored. No I/O.
 
-A session that goes on alone gives itself the next job: an empty draft, which is one row.
+A session that goes on alone gives itself the next job, an empty draft, in the round that its agent would have given it.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class Session:
         self.ignore_end = opened.ignore_end
         self.end_length = min(opened.num_prompt_tokens + opened.max_tokens, max_context_tokens)
         self.round = opened.round
-        self.verdict: Verdict | None = None
+        self.verdicts: list[Verdict] = []  # since the agent's last message, which shows that it had those before
         self.job: tuple[int, ...] | None = ()  # the draft to be verified; () is "one token, please"
         self.received_ns = 0
         self.is_opening = True  # the job answers an Open
@@ -62,7 +62,7 @@ class Session:
         assert room >= 1
         self.job = tuple(draft_token_ids[: room - 1])
         self.round = round_number
-        self.verdict = None
+        self.verdicts = []
         self.received_ns = received_ns
         self.is_opening = False
         self._start_account()
@@ -77,8 +77,16 @@ class Session:
         self.energy_nj = None if energy_nj is None or self.energy_nj is None else self.energy_nj + energy_nj
 
     def go_on_alone(self, now_ns: int) -> None:
-        """Take an empty draft as the next job, as if an agent had sent it."""
+        """Take an empty draft as the next job, as if the agent had sent it."""
+        verdicts = self.verdicts
         self.submit(self.round + 1, (), now_ns)
+        self.verdicts = verdicts
+
+    def verdicts_from(self, round_number: int) -> list[Verdict]:
+        """Return the verdicts from a round on, as far as they are given; none for a round before the agent's last."""
+        if not self.verdicts or round_number < self.verdicts[0].round:
+            return []
+        return self.verdicts[round_number - self.verdicts[0].round :]
 
     @property
     def num_rows(self) -> int:

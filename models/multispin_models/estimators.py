@@ -160,14 +160,14 @@ class Survival:
 
     def survival(self) -> npt.NDArray[np.float64]:
         """Return [l_max], never rising."""
-        return np.asarray(np.cumprod(self._conditional()))
+        return np.asarray(np.cumprod(self.conditional()))
 
     def errors(self) -> npt.NDArray[np.float64]:
         """Return [l_max], the standard error of each survival."""
-        rate = np.clip(self._conditional(), 1e-6, 1.0)
+        rate = np.clip(self.conditional(), 1e-6, 1.0)
         relative = np.cumsum((1 - rate) / (rate * (self._trials + PRIOR_ROUNDS)))
         return np.asarray(np.cumprod(rate) * np.sqrt(relative), np.float64)
 
-    def _conditional(self) -> npt.NDArray[np.float64]:
+    def conditional(self) -> npt.NDArray[np.float64]:
         """Return [l_max], the acceptance of each position when all before it were accepted."""
         return np.asarray((self._hits + PRIOR_ROUNDS * self.rate) / (self._trials + PRIOR_ROUNDS))

@@ -7,6 +7,9 @@
              <------------------------------  Verdict    the first token after them                (or Refused)
       Draft  ------------------------------>             round r: d1 .. dL after the committed tokens
              <------------------------------  Verdict    round r: accepted, next token             (or Refused)
+             <------------------------------  Verdict    round r + 1, r + 2 ...: after a verdict that says `alone`,
+                                                         each with the next token, as if an empty draft had asked
+      Report ------------------------------>             what drafting beside such a stream would have been worth
       Close  ------------------------------>             done with a request
       Ping   ------------------------------>
              <------------------------------  Pong       alive, and still the same epoch
@@ -16,7 +19,8 @@
 A frame is one byte of protocol version, then a msgpack array [type, fields ...]; on the ROUTER side the frame list is
 [routing id, frame]. The routing id is the agent's id. Draft and Verdict are idempotent: (request, round) asked twice
 gives the same verdict. After a reconnect, or from another agent, Open with the committed tokens resumes a request.
-Rounds go up for as long as a request lives, reopened or not, so nothing late is ever taken for something new.
+Rounds go up for as long as a request lives, reopened or not, so nothing late is ever taken for something new: an Open
+that resumes takes a round above all that the coordinator can have gone to alone.
 """
 
 from typing import Annotated, Final
@@ -31,6 +35,8 @@ from multispin_models.sampling import Sampling
 __all__ = [
     "MAX_FRAME_BYTES",
     "MAX_RECORD_BYTES",
+    "MOST_DRAFTED",
+    "PRICE_UNIT",
     "PROTOCOL_VERSION",
     "AgentMessage",
     "Close",
@@ -44,6 +50,7 @@ __all__ = [
     "RecordsAck",
     "Refused",
     "SpooledRecord",
+    "Report",
     "Verdict",
     "Welcome",
     "decode_agent_message",
@@ -51,9 +58,11 @@ __all__ = [
     "encode",
 ]
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 MAX_FRAME_BYTES: Final = 1 << 20  # MAXMSGSIZE of both sockets: 200,000 tokens, far above any context served
 MAX_RECORD_BYTES: Final = 1 << 19  # a text of a whole context and its token ids
+MOST_DRAFTED: Final = 64  # in a round, whatever the limits
+PRICE_UNIT: Final = 1000  # prices travel in thousandths
 
 RequestId = Annotated[int, Meta(ge=0)]  # 64 bits, random
 TokenId = Annotated[int, Meta(ge=0, lt=1 << 24)]
@@ -73,6 +82,7 @@ class Hello(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, ta
         vocabulary_hash: of its draft model.
         draft_fingerprint: sha256 of its draft model.
         instance_id: random, new at every start of the agent; a new one frees what the last instance had open.
+        draft_ahead: it drafts while a verdict is in flight.
     """
 
     protocol_version: int
@@ -81,6 +91,7 @@ class Hello(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, ta
     vocabulary_hash: Name
     draft_fingerprint: Name
     instance_id: Name
+    draft_ahead: bool = True
 
 
 class Open(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=2):
@@ -113,12 +124,16 @@ class Draft(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, ta
         round: one above the round before.
         num_committed: tokens committed so far, prompt included: where the draft starts.
         draft_token_ids: d1 .. dL, may be empty (the coordinator then just decodes one token).
+        draft_us: recent time of the draft model per drafted token; 0 while not known.
+        network_us: recent round trip less the time at the coordinator; 0 while not known.
     """
 
     request_id: RequestId
     round: Annotated[int, Meta(ge=1, lt=1 << 31)]
     num_committed: Count
     draft_token_ids: tuple[TokenId, ...]
+    draft_us: Count = 0
+    network_us: Count = 0
 
 
 class Close(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=4):
@@ -161,6 +176,23 @@ class Records(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
     records: Annotated[tuple[SpooledRecord, ...], Meta(min_length=1, max_length=4096)]
 
 
+class Report(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=6):
+    """What an agent drafted beside a text that the coordinator goes on with alone, one token at a time.
+
+    Attributes:
+        request_id: of the text.
+        num_drafted: tokens that were compared since the last report.
+        num_hits: of them, right.
+        draft_us, network_us: as in Draft.
+    """
+
+    request_id: RequestId
+    num_drafted: Count
+    num_hits: Count
+    draft_us: Count
+    network_us: Count
+
+
 class Welcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=17):
     """The coordinator accepts an agent.
 
@@ -177,6 +209,7 @@ class Welcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
         ping_interval_s: how often to send Ping, at most an hour.
         boot_id: of its machine's kernel, which its monotonic instants belong to; null if it cannot be read.
         energy_label: of the joules in its verdicts, "measured", "calibrated" or "modelled"; null without a meter.
+        policy: how the draft length is chosen; with "fixed" each agent has its own.
     """
 
     protocol_version: int
@@ -191,6 +224,7 @@ class Welcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
     ping_interval_s: Annotated[float, Meta(gt=0.0, le=3600.0)]
     boot_id: Name | None = None
     energy_label: Label | None = None
+    policy: Name = "fixed"
 
 
 class Refused(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=18):
@@ -210,7 +244,7 @@ class Refused(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
 
 
 class Verdict(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=19):
-    """The answer to every Open and Draft.
+    """The answer to every Open and Draft, and to the empty drafts that are taken for granted after an `alone`.
 
     Attributes:
         request_id, round: what is answered.
@@ -222,6 +256,9 @@ class Verdict(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
         verify_us: of it, the forward passes that its rows were in.
         batch_rows: rows of the last of them, of all sessions.
         energy_nj: this round's share of the coordinator's energy, of all those passes; null if any is not known.
+        num_draft_tokens: most to be drafted next; beside an `alone`, whether to draft one at a time and report.
+        price: least predicted survival worth verifying, in thousandths; the agent drafts no token below it.
+        alone: the coordinator goes on by itself: the next round's verdict comes without a draft.
     """
 
     request_id: RequestId
@@ -234,6 +271,9 @@ class Verdict(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
     verify_us: Count
     batch_rows: Count
     energy_nj: Large | None = None
+    num_draft_tokens: Annotated[int, Meta(ge=0, le=MOST_DRAFTED)] = MOST_DRAFTED
+    price: Annotated[int, Meta(ge=0, le=PRICE_UNIT)] = 0
+    alone: bool = False
 
 
 class RecordsAck(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=21):
@@ -256,7 +296,7 @@ class Pong(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag
     epoch: RequestId
 
 
-AgentMessage = Hello | Open | Draft | Close | Ping | Records
+AgentMessage = Hello | Open | Draft | Close | Ping | Report | Records
 CoordinatorMessage = Welcome | Refused | Verdict | Pong | RecordsAck
 
 _VERSION_BYTE = bytes([PROTOCOL_VERSION])

@@ -5,12 +5,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from multispin_coordinator.control.policies import POLICIES
 from multispin_models.clock import wall_time
 from multispin_models.errors import ConfigError
 from multispin_models.ngram import MIN_NGRAM
 from multispin_models.records import describe_machine, read_governor
 
-__all__ = ["add_draft_flags", "cores", "machine_facts", "numbers", "parse_engines", "positive"]
+__all__ = ["add_draft_flags", "add_policy_flags", "cores", "machine_facts", "numbers", "parse_engines", "positive"]
 
 
 def add_draft_flags(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,16 @@ def add_draft_flags(parser: argparse.ArgumentParser) -> None:
         default=MIN_NGRAM,
         metavar="N",
         help="shortest match of a lookup, in tokens (default %(default)s)",
+    )
+
+
+def add_policy_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how much is drafted."""
+    parser.add_argument(
+        "--policy", default="fixed", metavar="NAME", help=f"one of {', '.join(POLICIES)} (default %(default)s)"
+    )
+    parser.add_argument(
+        "--num-draft-tokens", type=int, default=4, metavar="L", help="drafted a round with policy fixed (default 4)"
     )
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import msgspec
 
-from multispin.flags import add_draft_flags, cores
+from multispin.flags import add_draft_flags, add_policy_flags, cores
 from multispin.local_run import LocalRun, RunSettings, prepare_draft
 from multispin.progress import counter_line, terminal_progress
 from multispin.report import print_table
+from multispin_coordinator.config import Limits
 from multispin_models.clock import wall_time
 from multispin_models.clock_watch import read_clock_sync
 from multispin_models.energy import Sampler, open_meter
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for records and logs, new or empty")
     parser.add_argument("--overwrite", action="store_true", help="empty the folder first if it holds an earlier run")
     add_draft_flags(parser)
-    parser.add_argument("--num-draft-tokens", type=int, default=4, metavar="L", help="drafted a round (default 4)")
+    add_policy_flags(parser)
     parser.add_argument("--no-draft-ahead", action="store_true", help="rest while a verdict is in flight")
     parser.add_argument("--concurrent-per-agent", type=int, default=1, metavar="N", help="requests at once (default 1)")
     parser.add_argument(
@@ -214,8 +215,8 @@ def _header(
         temperature=args.temperature,
         top_k=args.top_k,
         top_p=args.top_p,
-        num_draft_tokens=settings.num_draft_tokens,
-        policy="fixed",
+        num_draft_tokens=settings.num_draft_tokens if settings.policy == "fixed" else Limits().max_draft_tokens,
+        policy=settings.policy,
         schedule="continuous",
         verification="coupled",
         target=local.target,
@@ -231,6 +232,7 @@ def _settings(args: argparse.Namespace) -> RunSettings:
         "num_agents": args.agents,
         "draft": args.draft,
         "lookup_min_ngram": args.lookup_min_ngram,
+        "policy": args.policy,
         "num_draft_tokens": args.num_draft_tokens,
         "draft_ahead": not args.no_draft_ahead,
         "concurrent_per_agent": args.concurrent_per_agent,

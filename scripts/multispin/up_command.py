@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from multispin.flags import add_draft_flags, positive
+from multispin.flags import add_draft_flags, add_policy_flags, positive
 from multispin.local_run import MULTISPIN, RunSettings, coordinator_toml, draft_flags, prepare_draft
 from multispin.progress import terminal_progress
 from multispin.supervised import Supervised
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--http-port", type=int, default=8080, metavar="P", help="of the first agent (default 8080)")
     parser.add_argument("--http-keys-file", metavar="FILE", help="bearer keys, one a line, mode 0600")
     add_draft_flags(parser)
-    parser.add_argument("--num-draft-tokens", type=int, default=4, metavar="L", help="drafted a round (default 4)")
+    add_policy_flags(parser)
     parser.add_argument("--concurrent-per-agent", type=int, default=1, metavar="N", help="requests at once (default 1)")
     parser.add_argument(
         "--concurrent-alone",
@@ -183,6 +183,7 @@ def _settings(args: argparse.Namespace) -> RunSettings:
         "num_agents": args.agents,
         "draft": args.draft,
         "lookup_min_ngram": args.lookup_min_ngram,
+        "policy": args.policy,
         "num_draft_tokens": args.num_draft_tokens,
         "concurrent_per_agent": args.concurrent_per_agent,
         "concurrent_alone": args.concurrent_alone or args.concurrent_per_agent,

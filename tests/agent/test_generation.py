@@ -208,9 +208,11 @@ def test_opened_again_it_resumes_from_what_is_committed_in_a_round_of_its_own() 
     request = opened(2)
     request.drafted([5, 6])
     request.next_draft()
-    assert request.open() == Open(7, 2, (1, 2, 3, 4), 3, 20, Sampling())
+    # 19 tokens are left: the coordinator can have gone to round 19 alone.
+    assert request.open() == Open(7, 20, (1, 2, 3, 4), 3, 20, Sampling())
     assert request.on_verdict(verdict(1, 2, 7)) is None, "the verdict of before comes late"
-    done = request.on_verdict(verdict(2, 0, 5))
+    assert not any(request.on_verdict(verdict(late, 0, 9)) for late in range(20)), "and so do those given alone"
+    done = request.on_verdict(verdict(20, 0, 5))
     assert done is not None
     assert request.generated == [4, 5]
     assert request.guess == [6], "what was guessed is kept, for it was right"
@@ -218,9 +220,9 @@ def test_opened_again_it_resumes_from_what_is_committed_in_a_round_of_its_own() 
 
 def test_opened_a_second_time_before_any_answer_the_round_goes_up() -> None:
     request = generation(2)
-    assert [request.open().round for _ in range(3)] == [0, 1, 2]
+    assert [request.open().round for _ in range(3)] == [0, 20, 40]
     assert request.on_verdict(verdict(0, 0, 4)) is None
-    assert request.on_verdict(verdict(2, 0, 4)) is not None
+    assert request.on_verdict(verdict(40, 0, 4)) is not None
 
 
 def test_a_lower_limit_shortens_the_drafts_from_then_on() -> None:

@@ -386,7 +386,7 @@ TEXT = Open(5, 0, (1, 2, 3), 3, 30, GREEDY, ignore_end=True)
 
 # What a peer that was welcomed and has request 5 open at round 1 says, and the code of the refusal that it gets.
 REFUSED_MESSAGES: dict[str, tuple[AgentMessage | bytes, str]] = {
-    "wrong version": (b"\x02" + encode(Ping(1))[1:], "protocol_version"),
+    "wrong version": (b"\x63" + encode(Ping(1))[1:], "protocol_version"),
     "wrong version in Hello": (hello("evil", protocol_version=9), "protocol_version"),
     "wrong vocabulary": (hello("evil", vocabulary_hash="another"), "vocabulary_mismatch"),
     "another agent's name": (hello("honest0"), "bad_agent_id"),

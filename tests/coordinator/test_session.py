@@ -99,7 +99,7 @@ def test_opened_again_it_keeps_what_the_cache_shares_with_the_new_tokens(
 ) -> None:
     opened = session()
     opened.reopen(Open(7, 5, tokens, 1, 10, Sampling(0.5)), 100)
-    assert (opened.num_cached, opened.round, opened.job, opened.verdict) == (num_cached, 5, (), None)
+    assert (opened.num_cached, opened.round, opened.job, opened.verdicts) == (num_cached, 5, (), [])
     assert opened.rows(opened.num_rows) == list(tokens[num_cached:])
     assert opened.sampling == Sampling(0.5)
 

@@ -24,6 +24,7 @@ from multispin_models.messages import (
     Records,
     RecordsAck,
     Refused,
+    Report,
     SpooledRecord,
     Verdict,
     Welcome,
@@ -50,9 +51,10 @@ RECORDS = st.lists(st.builds(SpooledRecord, U64, NAME, st.binary(min_size=2, max
     tuple
 )
 AGENT_MESSAGES: st.SearchStrategy[AgentMessage] = st.one_of(
-    st.builds(Hello, st.integers(0, 255), NAME, NAME, NAME, NAME, NAME),
+    st.builds(Hello, st.integers(0, 255), NAME, NAME, NAME, NAME, NAME, st.booleans()),
     st.builds(Open, U64, COUNT, TOKENS.filter(bool), POSITIVE, POSITIVE, SAMPLING, st.booleans()),
-    st.builds(Draft, U64, POSITIVE, COUNT, TOKENS),
+    st.builds(Draft, U64, POSITIVE, COUNT, TOKENS, COUNT, COUNT),
+    st.builds(Report, U64, COUNT, COUNT, COUNT, COUNT),
     st.builds(Close, U64),
     st.builds(Ping, COUNT),
     st.builds(Records, NAME, COUNT, RECORDS),
@@ -72,9 +74,25 @@ COORDINATOR_MESSAGES: st.SearchStrategy[CoordinatorMessage] = st.one_of(
         ping_interval_s=st.floats(0.0, 3600.0, exclude_min=True),
         boot_id=st.none() | NAME,
         energy_label=st.none() | st.sampled_from(["measured", "calibrated", "modelled"]),
+        policy=NAME,
     ),
     st.builds(Refused, NAME, st.text(max_size=100), U64, COUNT),
-    st.builds(Verdict, U64, COUNT, COUNT, TOKEN, st.integers(0, 2), U64, U64, COUNT, COUNT, st.none() | U64),
+    st.builds(
+        Verdict,
+        request_id=U64,
+        round=COUNT,
+        num_accepted=COUNT,
+        next_token_id=TOKEN,
+        finish=st.integers(0, 2),
+        received_ns=U64,
+        residence_us=U64,
+        verify_us=COUNT,
+        batch_rows=COUNT,
+        energy_nj=st.none() | U64,
+        num_draft_tokens=st.integers(0, 64),
+        price=st.integers(0, 1000),
+        alone=st.booleans(),
+    ),
     st.builds(Pong, COUNT, U64),
     st.builds(RecordsAck, NAME, U64, U64),
 )
@@ -100,14 +118,17 @@ def test_decoding_a_coordinators_message_undoes_encoding_it(message: Coordinator
 
 def test_a_round_of_four_drafted_tokens_keeps_its_budget_with_the_largest_values_of_every_field() -> None:
     largest = 2**31 - 1
-    draft = Draft(2**64 - 1, largest, largest, (2**24 - 1,) * 4)
-    verdict = Verdict(2**64 - 1, largest, 4, 2**24 - 1, 2, 2**64 - 1, 2**64 - 1, largest, largest, 2**64 - 1)
+    draft = Draft(2**64 - 1, largest, largest, (2**24 - 1,) * 4, largest, largest)
+    verdict = Verdict(
+        2**64 - 1, largest, 4, 2**24 - 1, 2, 2**64 - 1, 2**64 - 1, largest, largest, 2**64 - 1, 64, 1000, alone=True
+    )
     assert decode_agent_message(encode(draft)) == draft
     assert decode_coordinator_message(encode(verdict)) == verdict
-    # version 1, array head 1, type 1, request id 9, round 5, length 5, list head 1, 4 ids of 5
-    assert len(encode(draft)) == 43 <= 64
-    # 1 + 1 + 1 + 9 + 5, accepted 1, id 5, finish 1, time 9, residence 9, verify 5, rows 5, energy 9; a list head of 3
-    assert len(encode(verdict)) == 61
+    # version 1, array head 1, type 1, request id 9, round 5, length 5, list head 1, 4 ids of 5, two times of 5
+    assert len(encode(draft)) == 53 <= 64
+    # 1 + 1 + 1 + 9 + 5, accepted 1, id 5, finish 1, time 9, residence 9, verify 5, rows 5, energy 9, most drafted 1,
+    # price 3, alone 1
+    assert len(encode(verdict)) == 66
     assert len(encode(draft)) + len(encode(verdict)) <= 128
 
 
@@ -117,10 +138,10 @@ def test_a_verdict_that_waited_for_hours_in_a_queue_and_cost_kilojoules_is_still
     assert decode_coordinator_message(encode(verdict)) == verdict
 
 
-@pytest.mark.parametrize("version", [0, 2, 255])
+@pytest.mark.parametrize("version", [0, 1, 255])
 def test_another_version_is_told_apart_from_garbage(version: int) -> None:
     frame = bytes([version]) + encode(SAMPLE)[1:]
-    with pytest.raises(WireVersionError, match=f"version {version}, this side speaks 1"):
+    with pytest.raises(WireVersionError, match=f"version {version}, this side speaks 2"):
         decode_agent_message(frame)
     with pytest.raises(WireVersionError):
         decode_coordinator_message(frame)
@@ -176,8 +197,9 @@ def test_deep_nesting_is_refused(nest: bytes) -> None:
         (3, 1, 1, 5, {"1": 1}),
         (3, 1, 1, 5, b"\x01\x02"),
         (3, 1, 1, 5),
-        (3, 1, 1, 5, [1], 1),
+        (3, 1, 1, 5, [1], 1, 1, 1),
         (6, 1),
+        (7, 1),
         (17, 1),
         ("Draft", 1, 1, 5, [1]),
         (),

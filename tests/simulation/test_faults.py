@@ -53,6 +53,10 @@ def test_the_text_is_the_targets_on_a_sound_network(seed: int) -> None:
     assert (run.num_agent_deaths, run.num_coordinator_deaths, run.num_hang_ups, run.num_engine_faults) == (0, 0, 0, 0)
 
 
+def test_every_policy_is_among_them() -> None:
+    assert {draw_setting(seed).policy for seed in SEEDS} == {"fixed", "price", "exact", "erratic"}
+
+
 def test_a_seed_gives_the_same_run_again() -> None:
     assert run_faulty(draw_setting(SEEDS[3])) == run_of(SEEDS[3])
     assert run_of(SEEDS[4]).digest != run_of(SEEDS[3]).digest

@@ -83,7 +83,7 @@ class RunHeader(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         configuration: every setting that was in force.
         seed, temperature, top_k, top_p: how tokens are drawn, `sampling.Sampling`.
         num_draft_tokens: L, the most drafted in a round.
-        policy: how the draft length is chosen: "fixed".
+        policy: how the draft length is chosen: "fixed", "price", ...; the coordinator's README lists them.
         schedule: which rounds are verified together: "continuous".
         verification: the rule: "coupled".
         target, draft: the models as served.

@@ -32,6 +32,7 @@ class FaultySetting(Struct, frozen=True):
     agent_death: float
     coordinator_death: float
     hang_up: float
+    policy: Literal["fixed", "price", "exact", "erratic"] = "fixed"
 
 
 class FaultyRun(Struct, frozen=True):
@@ -92,6 +93,7 @@ def draw_setting(seed: int) -> FaultySetting:
         agent_death=rng.choice([0.0, 0.02, 0.1]),
         coordinator_death=rng.choice([0.0, 0.02, 0.1]),
         hang_up=rng.choice([0.0, 0.0, 0.05]),
+        policy=rng.choice(["fixed", "price", "exact", "erratic", "erratic"]),
     )
 
 

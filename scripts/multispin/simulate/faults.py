@@ -25,6 +25,7 @@ from multispin_agent.config import Config
 from multispin_agent.draft_source import lookup_first_source, lookup_source, model_source
 from multispin_agent.request import Request
 from multispin_coordinator.config import Config as CoordinatorConfig
+from multispin_coordinator.control.online import Control, Grant
 from multispin_models.engines import Loaded
 from multispin_models.errors import MultispinError
 from multispin_models.language_model import Logits, Rows
@@ -36,6 +37,19 @@ __all__ = ["run_faulty"]
 ENDS = frozenset({END_TOKEN})
 STUCK_S = 20_000.0  # of virtual time; the slowest runs that end take a tenth of it
 MAX_DEATHS = 6  # a death costs an agent its texts: with no bound a run might never end
+
+
+class _ErraticControl(Control):
+    """Changes its mind with every verdict: whatever a policy could do, and what none would."""
+
+    def __init__(self, rng: random.Random, l_max: int) -> None:
+        super().__init__("price", l_max)
+        self._random = rng
+
+    def grant(self, *_: object) -> Grant:
+        rng = self._random
+        price = rng.randint(0, 1000) if rng.random() < 0.5 else 0
+        return Grant(rng.randint(0, 9), price, alone=rng.random() < 0.6)
 
 
 class _TimedToyModel(ToyModel):
@@ -129,9 +143,11 @@ class _FaultyWorld:
             max_rows=limits.max_rows,
         )
         loaded = Loaded(self._target, ToyTokenizer())
-        self._coordinator = RunningCoordinator(
-            CoordinatorConfig(bind="simulated", limits=limits), loaded, self._network
-        )
+        policy = self._setting.policy
+        config = CoordinatorConfig(bind="simulated", limits=limits, policy="price" if policy == "erratic" else policy)
+        self._coordinator = RunningCoordinator(config, loaded, self._network)
+        if policy == "erratic":
+            self._coordinator.server.dispatcher.control = _ErraticControl(self._random, limits.max_draft_tokens)
 
     def _start_agent(self, index: int) -> None:
         setting = self._setting

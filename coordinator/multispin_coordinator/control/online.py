@@ -1,0 +1,236 @@
+"""The control of the running system, without I/O: what rounds, passes and reports tell, what each request may draft.
+
+    on_pass, on_draft, on_report, on_round  -->  estimates  -->  policy, a few times a second  -->  grant
+
+A request whose choice is to be the coordinator's alone gets its tokens without asking. Now and then its agent is asked
+to draft one token at a time beside that stream and to report how it fared: this costs the user nothing, keeps the
+estimates fresh, and has the draft's cache ready. Only an agent that has just reported is given the drafting back, so
+the change is seamless; one whose cooperation proved too slow is asked more and more seldom.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol
+
+import numpy as np
+
+from multispin_coordinator.control.policies import POLICIES
+from multispin_coordinator.control.view import Choice, User, View
+from multispin_models.estimators import RecentLine, RecentMedian, Survival
+from multispin_models.messages import MOST_DRAFTED, PRICE_UNIT, Draft, Hello, Report
+
+__all__ = ["BY_ITSELF", "LAST", "Control", "Grant"]
+
+SECOND: Final = 1_000_000_000
+PLAN_NS: Final = SECOND // 4  # between two plans, if the open requests are the same
+ASK_NS: Final = 3 * SECOND  # between two reports of an agent whose requests are the coordinator's alone
+LONGEST_ASK_NS: Final = 48 * SECOND
+FRESH_NS: Final = 2 * SECOND  # a report is good for so long
+TRIAL_NS: Final = 5 * SECOND  # cooperation given up sooner was a mistake
+SLOWNESS_ROUNDS: Final = 16
+SLOWNESS_BOUNDS: Final = (0.5, 4.0)
+PRIOR_ACCEPTANCE: Final = 0.7  # as the agents believe before their first round
+MOST_REPORTED: Final = 64  # tokens of one report that count
+ASSUMED_ROWS: Final = 16.0  # a pass has so many rows' time in its fixed part, while only one size was seen
+
+
+class Grant(NamedTuple):
+    """What a verdict says of the rounds to come; as in Verdict."""
+
+    num_draft_tokens: int
+    price: int
+    alone: bool
+
+
+BY_ITSELF: Final = Grant(0, PRICE_UNIT, alone=True)  # to the end, and nobody is asked
+LAST: Final = Grant(MOST_DRAFTED, 0, alone=False)  # of a text that is done: nothing
+
+
+class OpenRequest(Protocol):
+    """A session, as far as the control needs it."""
+
+    request_id: int
+    agent: bytes
+
+
+@dataclass
+class _Agent:
+    """What is known of an agent, over all its requests."""
+
+    drafts_ahead: bool
+    survival: Survival
+    draft_s: RecentMedian = field(default_factory=RecentMedian)
+    network_s: RecentMedian = field(default_factory=RecentMedian)
+    slowness: float = 1.0
+    is_warm: bool = True  # its last request was at work, so the next one has its prompt computed in time
+    reported_ns: int = -LONGEST_ASK_NS
+    ask_ns: int = ASK_NS
+    since_ns: int | None = None  # it has been at work, over its requests; null while the coordinator goes on alone
+
+
+@dataclass
+class _Request:
+    """What a request does now; `choice` is the plan's, `is_alone` what it was told: null before its first verdict."""
+
+    choice: Choice | None = None
+    is_alone: bool | None = None
+    granted_ns: int = 0
+
+
+class Control:
+    """Says how much each request may draft.
+
+    Args:
+        policy: of `POLICIES`.
+        l_max: longest draft.
+    """
+
+    def __init__(self, policy: str, l_max: int) -> None:
+        self.policy = policy
+        self._plan = POLICIES[policy]
+        self._l_max = l_max
+        self._agents: dict[bytes, _Agent] = {}
+        self._requests: dict[int, _Request] = {}
+        self._passes = RecentLine()
+        self._pause_s = RecentMedian()
+        self._planned_ns = -PLAN_NS
+
+    # -- what is measured ---------------------------------------------------------------------------------------------
+
+    def on_hello(self, agent: bytes, hello: Hello) -> None:
+        """Take in an agent, a new one or one that started anew."""
+        self._agents[agent] = _Agent(hello.draft_ahead, Survival(MOST_DRAFTED, PRIOR_ACCEPTANCE))
+
+    def forget(self, agent: bytes) -> None:
+        """An agent is gone."""
+        self._agents.pop(agent, None)
+
+    def on_pass(self, num_rows: int, seconds: float, pause_s: float | None = None) -> None:
+        """Take the time of a pass, also before agents are served.
+
+        Args:
+            num_rows: at least 1.
+            seconds: of the pass.
+            pause_s: since the pass before, if there was work left for this one; null if there was none.
+        """
+        self._passes.add(num_rows, seconds)
+        if pause_s is not None:
+            self._pause_s.add(max(0.0, pause_s))
+
+    def on_draft(self, agent: bytes, draft: Draft) -> None:
+        """Take the times that a draft carries."""
+        self._on_times(agent, draft.draft_us, draft.network_us)
+
+    def on_report(self, agent: bytes, report: Report, now_ns: int) -> None:
+        """Take what drafting beside a stream would have been worth."""
+        known = self._agents.get(agent)
+        if known is None or report.num_hits > report.num_drafted:
+            return
+        self._on_times(agent, report.draft_us, report.network_us)
+        for index in range(min(report.num_drafted, MOST_REPORTED)):
+            known.survival.add(1, int(index < report.num_hits))
+        known.slowness **= 0.5  # what slowed its rounds may be over
+        known.reported_ns = now_ns
+
+    def _on_times(self, agent: bytes, draft_us: int, network_us: int) -> None:
+        known = self._agents.get(agent)
+        if known is not None and draft_us:
+            known.draft_s.add(draft_us / 1e6)
+        if known is not None and network_us:
+            known.network_s.add(network_us / 1e6)
+
+    def on_round(self, request_id: int, agent: bytes, num_drafted: int, num_accepted: int, now_ns: int) -> None:
+        """Take what became of a draft, and how long its round took since the verdict before."""
+        known, request = self._agents.get(agent), self._requests.get(request_id)
+        if known is None or request is None or request.is_alone is not False:
+            return
+        known.survival.add(max(1, num_drafted), num_accepted)  # a draft without a token was in vain
+        if num_drafted and request.choice is not None and request.choice.round_s is not None:
+            ratio = (now_ns - request.granted_ns) / 1e9 / request.choice.round_s
+            low, high = SLOWNESS_BOUNDS
+            known.slowness += (min(max(ratio, low), high) - known.slowness) / SLOWNESS_ROUNDS
+
+    # -- what is decided ----------------------------------------------------------------------------------------------
+
+    def grant(self, request_id: int, agent: bytes, sessions: Iterable[OpenRequest], now_ns: int) -> Grant:
+        """Return what a request may do after the verdict that is about to be sent.
+
+        Args:
+            request_id: whose verdict it is.
+            agent: whose request it is.
+            sessions: all that are open, this one among them.
+            now_ns: the clock.
+        """
+        if self.policy == "fixed":
+            return LAST
+        if request_id not in self._requests or now_ns - self._planned_ns >= PLAN_NS:
+            self._replan(list(sessions), now_ns)
+        request, known = self._requests[request_id], self._agents[agent]
+        choice = request.choice
+        assert choice is not None
+        if choice.num_draft_tokens:
+            granted = self._cooperate(request, known, choice, now_ns)
+        else:
+            granted = self._go_alone(request, known, now_ns)
+        request.granted_ns = now_ns
+        return granted
+
+    def _cooperate(self, request: _Request, agent: _Agent, choice: Choice, now_ns: int) -> Grant:
+        is_fresh = agent.is_warm if request.is_alone is None else now_ns - agent.reported_ns < FRESH_NS
+        if request.is_alone is not False and self.policy == "price" and not is_fresh:
+            # First let it draft beside the stream: its estimates are fresh then, and its cache is warm.
+            request.is_alone = True
+            return Grant(1, PRICE_UNIT, alone=True)
+        request.is_alone = False
+        agent.is_warm = True
+        agent.since_ns = now_ns if agent.since_ns is None else agent.since_ns
+        return Grant(choice.num_draft_tokens, round(choice.price * PRICE_UNIT), alone=False)
+
+    def _go_alone(self, request: _Request, agent: _Agent, now_ns: int) -> Grant:
+        if request.is_alone is False and agent.since_ns is not None:
+            was_mistake = now_ns - agent.since_ns < TRIAL_NS
+            agent.since_ns = None
+            agent.ask_ns = min(2 * agent.ask_ns, LONGEST_ASK_NS) if was_mistake else ASK_NS
+            agent.reported_ns = now_ns
+        request.is_alone = True
+        is_asked = self.policy != "alone" and now_ns - agent.reported_ns >= agent.ask_ns
+        agent.is_warm = is_asked
+        return Grant(int(is_asked), PRICE_UNIT, alone=True)
+
+    def _replan(self, sessions: list[OpenRequest], now_ns: int) -> None:
+        requests = {session.request_id: self._requests.get(session.request_id, _Request()) for session in sessions}
+        if len(requests) != len(self._requests):
+            for agent in self._agents.values():  # under another load another answer
+                agent.ask_ns = ASK_NS
+        self._requests, self._planned_ns = requests, now_ns
+        choices = self._plan(self.view(sessions))
+        for request, choice in zip(requests.values(), choices, strict=True):
+            request.choice = choice
+
+    def view(self, sessions: Iterable[OpenRequest]) -> View:
+        """Return what the policy sees of these requests."""
+        c0_s, per_row_s = self._pass_cost()
+        return View(tuple(self._user(session) for session in sessions), c0_s, per_row_s)
+
+    def _user(self, session: OpenRequest) -> User:
+        request = self._requests.get(session.request_id)
+        # The coordinator's own users have no agent: their rows are in the passes, and nobody drafts for them.
+        agent = self._agents.get(session.agent) or _Agent(False, Survival(self._l_max, PRIOR_ACCEPTANCE))
+        draft, network = agent.draft_s.estimate(), agent.network_s.estimate()
+        return User(
+            draft_s=None if draft is None else draft.value,
+            network_s=0.0 if network is None else network.value,
+            survival=np.concatenate([[1.0], agent.survival.survival()[: self._l_max]]),
+            drafts_ahead=agent.drafts_ahead,
+            is_alone=request is None or request.is_alone is not False,
+            slowness=agent.slowness,
+        )
+
+    def _pass_cost(self) -> tuple[float, float]:
+        """Return (c0_s, per_row_s) of passes, the pause between two of them included."""
+        line, median, pause = self._passes.estimate(), self._passes.median(), self._pause_s.estimate()
+        pause_s = 1e-6 if pause is None else max(pause.value, 1e-6)
+        if line is not None:
+            return line.intercept + pause_s, line.slope
+        seconds = 1.0 if median is None else median.value
+        return seconds * ASSUMED_ROWS / (ASSUMED_ROWS + 1) + pause_s, seconds / (ASSUMED_ROWS + 1)

@@ -1,0 +1,91 @@
+"""Our policy: one price a request, the least survival worth verifying, from what one more drafted token costs all.
+
+Lengths of the largest goodput are sought first among those of a common price, then user by user; a request whose best
+length is 0 is the coordinator's alone. The price of a request is the survival at which its last drafted token would
+just be worth its row, its drafting and the waiting of the others: the multiplier of the paper's problem. It lies
+between the survival of the last token that is drafted and that of the first one that is not, so that an agent that
+knows no more than the survival by place drafts just these; one that knows more of its tokens stops by it, or goes on.
+
+A request changes from alone to cooperation only for a gain of `MARGIN`, so that noise does not move it to and fro.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from multispin_coordinator.control.allocation import Floats, Lengths
+from multispin_coordinator.control.flow import Flow, flow_of
+from multispin_coordinator.control.view import ALONE, Choice, View
+
+__all__ = ["price"]
+
+MARGIN: Final = 0.03  # of goodput
+SLACK: Final = 2  # tokens that an agent may draft beyond the length, if it finds them worth the price
+MOST_SINGLE: Final = 16  # requests up to which lengths are sought user by user
+SWEEPS: Final = 2
+PRICES: Final = np.array([0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
+
+
+def price(view: View) -> list[Choice]:
+    """Return the choice of every request."""
+    flow = flow_of(view)
+    may_draft = np.array([user.draft_s is not None for user in view.users])
+    # What an agent that is not at work must promise beyond the coordinator alone.
+    gain = np.array([1 - MARGIN if user.is_alone else 1.0 for user in view.users])
+    lengths = _best(flow, _common(flow, may_draft), gain)
+    if len(view.users) <= MOST_SINGLE:
+        for _ in range(SWEEPS):
+            lengths = _best(flow, _neighbours(lengths, may_draft, view.l_max), gain)
+    prices = _prices(flow, lengths)
+    round_s = flow.rates(lengths[None]).round_s[0]
+    return [
+        ALONE if length == 0 else Choice(min(int(length) + SLACK, view.l_max), float(each), float(seconds))
+        for length, each, seconds in zip(lengths, prices, round_s, strict=True)
+    ]
+
+
+def _best(flow: Flow, plans: Lengths, gain: Floats) -> Lengths:
+    rates = flow.rates(plans).rates * np.where(plans > 0, gain, 1.0)
+    return np.asarray(plans[int(rates.sum(axis=1).argmax())])
+
+
+def _common(flow: Flow, may_draft: Floats) -> Lengths:
+    """Return plans [plans, users]: all alone, the same length for all, and the lengths of common prices."""
+    l_max, users = flow.survival.shape[1] - 1, len(may_draft)
+    same = np.repeat(np.arange(l_max + 1)[:, None], users, axis=1)
+    by_price = (flow.survival[None, :, 1:] >= PRICES[:, None, None]).sum(axis=2)
+    return np.asarray(np.concatenate([same, by_price]) * may_draft, np.int64)
+
+
+def _neighbours(lengths: Lengths, may_draft: Floats, l_max: int) -> Lengths:
+    """Return plans [plans, users]: `lengths`, and all in which one user has another length."""
+    users = np.flatnonzero(may_draft)
+    plans = np.repeat(lengths[None], 1 + len(users) * (l_max + 1), axis=0)
+    for index, user in enumerate(users):
+        start = 1 + index * (l_max + 1)
+        plans[start : start + l_max + 1, user] = np.arange(l_max + 1)
+    return plans
+
+
+def _prices(flow: Flow, lengths: Lengths) -> Floats:
+    """Return [users], between the survival of the last token drafted and of the first one not drafted."""
+    l_max, users = flow.survival.shape[1] - 1, np.arange(len(lengths))
+    next_lengths = np.minimum(lengths + 1, l_max)
+    lower = np.where(lengths < l_max, flow.survival[users, next_lengths], 0.0)
+    upper = flow.survival[users, lengths]
+    worth = (_break_even(flow, lengths, lengths) + _break_even(flow, lengths, next_lengths)) / 2
+    inside = 0.1 * (upper - lower)  # so that rounding moves no length
+    return np.clip(worth, lower + inside, upper - inside)
+
+
+def _break_even(flow: Flow, lengths: Lengths, ends: Lengths) -> Floats:
+    """Return [users], the survival of the token at each user's end with which it would add nothing to the goodput."""
+    users = np.arange(len(lengths))
+    plans = np.repeat(lengths[None], 2 * len(lengths), axis=0)
+    plans[users, users] = np.maximum(ends - 1, 0)
+    plans[len(users) + users, users] = ends
+    flows = flow.rates(plans)
+    without, with_it = flows.rates.sum(axis=1).reshape(2, -1)
+    round_s = flows.round_s[len(users) + users, users] * flow.slowness
+    # Goodput is linear in the survival of the last token: one more of it adds 1 / round.
+    return np.asarray(flow.survival[users, ends] - (with_it - without) * round_s)

@@ -1,0 +1,61 @@
+"""What a policy sees of the running system, and what it decides. Pure data.
+
+The policies of a known scenario (`plan.py`) and of the running system are the same solvers; here their input is what
+was measured.
+"""
+
+from typing import NamedTuple
+
+from multispin_coordinator.control.allocation import Floats
+
+__all__ = ["ALONE", "Choice", "User", "View"]
+
+
+class User(NamedTuple):
+    """One open request.
+
+    Attributes:
+        draft_s: time of its agent's draft model per drafted token; null while not known.
+        network_s: both ways of a round together, with the agent's own work.
+        survival: [l_max + 1], that the first 0, 1, ... drafted tokens are all accepted.
+        drafts_ahead: its agent drafts while a verdict is in flight.
+        is_alone: the coordinator generates alone for it now.
+        slowness: how long its rounds took, over how long they were expected to take; 1 while not known.
+    """
+
+    draft_s: float | None
+    network_s: float
+    survival: Floats
+    drafts_ahead: bool
+    is_alone: bool
+    slowness: float
+
+
+class View(NamedTuple):
+    """All open requests, and the cost of a pass: `c0_s + per_row_s * rows`, the hand-over between passes included."""
+
+    users: tuple[User, ...]
+    c0_s: float
+    per_row_s: float
+
+    @property
+    def l_max(self) -> int:
+        """The longest draft."""
+        return len(self.users[0].survival) - 1
+
+
+class Choice(NamedTuple):
+    """What one request should do.
+
+    Attributes:
+        num_draft_tokens: most to be drafted in a round; 0: the coordinator goes on alone.
+        price: least predicted survival worth verifying.
+        round_s: how long its rounds should take, its slowness left out; null where the policy does not say.
+    """
+
+    num_draft_tokens: int
+    price: float
+    round_s: float | None
+
+
+ALONE = Choice(0, 1.0, None)

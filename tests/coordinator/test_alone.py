@@ -1,0 +1,152 @@
+"""The coordinator goes on alone: a verdict a pass without being asked, given again when lost, and handed back."""
+
+import msgspec
+from tests.coordinator.test_dispatcher import ALONE, LIMITS, OPEN, SECOND, WRONG, Coordinator
+
+from multispin_coordinator.control.online import Control, Grant
+from multispin_coordinator.dispatcher import MOST_REPEATED, Dispatcher
+from multispin_models.messages import PROTOCOL_VERSION, Close, Draft, Hello, Verdict
+
+BY_ITSELF = Grant(0, 1000, alone=True)
+YOURS = Grant(4, 0, alone=False)
+
+
+class Scripted(Control):
+    """Grants what the test says."""
+
+    def __init__(self) -> None:
+        super().__init__("price", 4)
+        self.now = BY_ITSELF
+
+    def grant(self, *_: object) -> Grant:
+        return self.now
+
+
+def coordinator(**limits: int) -> tuple[Coordinator, Scripted]:
+    made = Coordinator("a", **limits)
+    control = Scripted()
+    made.dispatcher = Dispatcher(made.target.info, frozenset({0}), msgspec.structs.replace(LIMITS, **limits), control)
+    made.hello("a")
+    return made, control
+
+
+def verdicts(made: Coordinator, passes: int) -> list[Verdict]:
+    found = [message for _ in range(passes) for message in made.compute()]
+    assert all(isinstance(each, Verdict) for each in found)
+    return found  # type: ignore[return-value]
+
+
+def test_every_pass_brings_a_token_and_nobody_asks() -> None:
+    made, _ = coordinator()
+    made.say("a", OPEN)
+    found = verdicts(made, 6)
+    assert [(each.round, each.num_accepted, each.next_token_id) for each in found] == [
+        (number, 0, ALONE[number]) for number in range(6)
+    ]
+    assert all(each.alone for each in found)
+    assert made.target.passes == [[3], [1], [1], [1], [1], [1]]
+
+
+def test_the_text_ends_with_its_last_token_and_the_sequence_is_freed() -> None:
+    made, _ = coordinator()
+    made.say("a", msgspec.structs.replace(OPEN, max_tokens=3))
+    assert [(each.finish, each.alone) for each in verdicts(made, 5)] == [(0, True), (0, True), (2, False)]
+    assert not made.dispatcher.sessions
+    assert made.target.num_open == 0
+
+
+def test_handed_back_the_agent_drafts_in_the_next_round() -> None:
+    made, control = coordinator()
+    made.say("a", OPEN)
+    verdicts(made, 2)
+    control.now = YOURS
+    [last] = verdicts(made, 1)
+    assert (last.round, last.alone, last.num_draft_tokens) == (2, False, 4)
+    assert made.compute() == [], "it waits for the draft"
+    made.say("a", Draft(7, 3, 6, (ALONE[3], ALONE[4], WRONG)))
+    [verdict] = verdicts(made, 1)
+    assert (verdict.round, verdict.num_accepted, verdict.next_token_id) == (3, 2, ALONE[5])
+
+
+def test_tokens_that_were_lost_on_the_way_are_given_again_from_the_first_on() -> None:
+    made, _ = coordinator()
+    made.say("a", OPEN)
+    found = verdicts(made, 4)
+    assert made.say("a", Draft(7, 2, 5, ())) == found[2:]
+    assert made.say("a", OPEN) == found, "the Open itself, too"
+    assert made.say("a", Draft(7, 4, 7, ())) == [], "under way"
+    assert verdicts(made, 1)[0].next_token_id == ALONE[4]
+
+
+def test_a_question_for_a_long_time_brings_no_more_than_so_many_verdicts() -> None:
+    made, _ = coordinator()
+    made.say("a", msgspec.structs.replace(OPEN, max_tokens=90))
+    found = verdicts(made, 80)
+    again = made.say("a", Draft(7, 1, 4, ()))
+    assert again == found[1 : 1 + MOST_REPEATED]
+
+
+def test_rounds_before_the_agents_last_message_are_late() -> None:
+    made, control = coordinator()
+    made.say("a", OPEN)
+    verdicts(made, 2)
+    control.now = YOURS
+    verdicts(made, 1)
+    made.say("a", Draft(7, 3, 6, ()))
+    verdicts(made, 1)
+    assert made.say("a", Draft(7, 2, 5, ())) == []
+    assert made.dispatcher.counters["ignored_stale_round"] == 1
+
+
+def test_closing_ends_it_in_the_middle_of_a_pass() -> None:
+    made, _ = coordinator()
+    made.say("a", OPEN)
+    verdicts(made, 2)
+    begun = made.begin_pass()
+    assert begun is not None
+    made.say("a", Close(7))
+    assert made.end_pass(begun) == []
+    assert made.compute() == []
+    assert made.target.num_open == 0
+
+
+def test_a_request_opened_again_in_the_middle_goes_on_from_what_its_agent_has() -> None:
+    made, _ = coordinator()
+    made.say("a", OPEN)
+    verdicts(made, 5)
+    begun = made.begin_pass()
+    assert begun is not None
+    made.say("a", msgspec.structs.replace(OPEN, round=21, token_ids=(1, 2, 3, *ALONE[:2])))
+    made.end_pass(begun)
+    found = verdicts(made, 2)
+    assert [(each.round, each.next_token_id) for each in found] == [(21, ALONE[2]), (22, ALONE[3])]
+
+
+def test_a_lost_agents_request_is_not_gone_on_with() -> None:
+    made, _ = coordinator()
+    made.say("a", OPEN)
+    verdicts(made, 2)
+    made.now_ns += 11 * SECOND
+    made.dispatcher.on_tick(made.now_ns)
+    assert not made.dispatcher.sessions
+    assert made.compute() == []
+    assert made.target.num_open == 0
+
+
+def test_a_pass_that_fails_is_computed_again_and_the_text_goes_on() -> None:
+    made, _ = coordinator()
+    made.say("a", OPEN)
+    verdicts(made, 3)
+    made.target.faults = 1
+    assert made.compute() == []
+    assert verdicts(made, 1)[0].next_token_id == ALONE[3]
+
+
+def test_two_requests_alone_share_their_passes() -> None:
+    made, _ = coordinator()
+    made.say("b", Hello(PROTOCOL_VERSION, "b", "1", "toy", "toy", "1"))
+    made.say("a", OPEN)
+    made.say("b", msgspec.structs.replace(OPEN, request_id=8))
+    found = verdicts(made, 4)
+    assert made.target.passes == [[3, 3], [1, 1], [1, 1], [1, 1]]
+    assert [each.next_token_id for each in found if each.request_id == 8] == ALONE[:4]

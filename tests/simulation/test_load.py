@@ -1,0 +1,78 @@
+"""The control in virtual time: never below the coordinator alone, near the best fixed length, and after every change of
+load settled within two seconds."""
+
+import pytest
+
+from tests.simulation.timed_world import Agent, Costs, TimedWorld
+
+# Rows are dear: a lone user gains by drafting, eight fill the passes without.
+DEAR_ROWS = Costs(c0_s=0.015, c1_s=0.005, draft_s=0.002)
+
+
+def goodput(policy: str, costs: Costs, users: int, noise: float, num_draft_tokens: int = 4) -> float:
+    world = TimedWorld(policy, costs, noise, num_draft_tokens=num_draft_tokens)
+    for index in range(users):
+        world.add_agent(begins_s=0.003 * index)
+    world.run(5.0)
+    return world.goodput(1.0, 5.0)
+
+
+def alone(costs: Costs, users: int) -> float:
+    """Tokens per second of the coordinator alone, by arithmetic."""
+    return users / (costs.c0_s + costs.c1_s * users)
+
+
+@pytest.mark.parametrize("users", [1, 3])
+@pytest.mark.parametrize(
+    ("costs", "noise"),
+    [
+        (Costs(), 0.5),
+        (Costs(), 4.0),
+        (Costs(draft_s=0.02), 0.5),
+        (Costs(network_s=0.04), 0.5),
+        (DEAR_ROWS, 0.5),
+    ],
+    ids=["cheap drafts", "drafts in vain", "slow drafts", "slow network", "dear rows"],
+)
+def test_price_is_near_the_best_length_and_never_below_the_coordinator_alone(
+    costs: Costs, noise: float, users: int
+) -> None:
+    got = goodput("price", costs, users, noise)
+    best = max(goodput("fixed", costs, users, noise, length) for length in (2, 4))
+    assert got >= 0.97 * alone(costs, users)
+    assert got >= 0.9 * best
+
+
+def changes(agent: Agent, begin_s: float, end_s: float) -> list[bool]:
+    return [mode for at_ns, mode in agent.modes if begin_s * 1e9 <= at_ns < end_s * 1e9]
+
+
+def test_a_step_of_the_load_is_followed_within_two_seconds_each_way_and_without_oscillation() -> None:
+    world = TimedWorld("price", DEAR_ROWS, noise=0.5)
+    first = world.add_agent()
+    others = [world.add_agent(begins_s=6.0 + 0.01 * index, ends_s=12.0) for index in range(7)]
+    world.run(20.0)
+    assert changes(first, 2.0, 6.0) == [], "it settled on cooperation before the step"
+    assert first.modes[-1][1] is False
+    assert changes(first, 6.0, 8.0)[-1:] == [True], "the coordinator goes on alone under load"
+    assert changes(first, 8.0, 12.0) == []
+    for other in others:
+        assert changes(other, 8.0, 12.0) == []
+    assert changes(first, 12.0, 14.0)[-1:] == [False], "and cooperates again when it is over"
+    assert changes(first, 14.0, 20.0) == []
+    assert world.goodput(8.0, 12.0) >= 0.97 * alone(DEAR_ROWS, 8)
+    assert world.goodput(14.0, 20.0) == pytest.approx(world.goodput(2.0, 6.0), rel=0.1)
+
+
+def test_an_agent_whose_drafts_become_bad_is_left_alone_and_asked_again() -> None:
+    world = TimedWorld("price", Costs(), noise=0.5)
+    agent = world.add_agent()
+    world.run(4.0)
+    assert agent.modes[-1][1] is False
+    agent.model.noise = 50.0
+    world.run(8.0)
+    assert agent.modes[-1][1] is True
+    agent.model.noise = 0.5
+    world.run(20.0)
+    assert agent.modes[-1][1] is False
+    assert len(agent.modes) <= 8
