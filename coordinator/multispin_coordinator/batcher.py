@@ -2,6 +2,10 @@
 
 Drafts go first, oldest first, since a user waits for each of them; prompt rows fill up to their own bound, so that one
 long prompt never stalls the others, and at least one prompt moves in every pass, so that no prompt starves.
+
+How long one waits, whatever comes after it: the n-th oldest draft is in one of the next n passes. Of the oldest prompt
+at least `RESERVED_ROWS` rows go into every pass, so a prompt behind m others, all together of p rows, is done after
+m + 1 + p / RESERVED_ROWS passes at most.
 """
 
 from collections.abc import Iterable

@@ -8,11 +8,12 @@ from multispin_models.api.settings import HttpSettings
 from multispin_models.channel import Security
 from multispin_models.engines import DEFAULT_ENGINE
 
-__all__ = ["RESERVED_ROWS", "Config", "Limits", "PolicyName"]
+__all__ = ["RESERVED_ROWS", "Config", "Limits", "PolicyName", "ScheduleName"]
 
 RESERVED_ROWS = 8  # kept for prompts in a pass that drafts could fill
 
 PolicyName = Literal["fixed", "alone", "price", "homogeneous", "heterogeneous", "exact"]
+ScheduleName = Literal["continuous", "barrier", "groups"]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0.0)]
 
@@ -80,6 +81,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         http_keys_file: bearer keys, one a line, mode 0600; null lets in everybody.
         http: bounds of the HTTP interface.
         policy: how draft lengths are chosen, a name of `control/policies.py`.
+        schedule: which drafts are verified together, a name of `schedule.py`.
+        patience_s: with "barrier" and "groups", the longest time that a draft waits for others.
         require_exact: refuse to start when the probe finds that the engine is not exact.
     """
 
@@ -95,6 +98,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     run_id: str | None = None
     store: str | None = None
     policy: PolicyName = "fixed"
+    schedule: ScheduleName = "continuous"
+    patience_s: Seconds = 1.0
     require_exact: bool = False
     max_concurrent: Positive = 4
     http_listen: str | None = None

@@ -20,6 +20,7 @@ from multispin_coordinator.config import Limits
 from multispin_coordinator.control.online import BY_ITSELF, LAST, Control, Grant
 from multispin_coordinator.passes import Outcome, Pass, PassTiming, work_of
 from multispin_coordinator.roster import Roster
+from multispin_coordinator.schedule import Schedule
 from multispin_coordinator.session import GOES_ON, Session
 from multispin_coordinator.tally import Tally
 from multispin_models.energy.meter import Label
@@ -80,6 +81,7 @@ class Dispatcher:
         energy_label: of the joules of passes; null without a meter.
         boot_id: of this machine's kernel.
         control: says how much agents draft; null leaves it to them.
+        schedule: which drafts are verified together; null takes whatever is ready.
     """
 
     def __init__(
@@ -89,10 +91,12 @@ class Dispatcher:
         limits: Limits,
         control: Control | None = None,
         *,
+        schedule: Schedule | None = None,
         keeps_records: bool = False,
         energy_label: Label | None = None,
         boot_id: str | None = None,
     ) -> None:
+        self._schedule = Schedule("continuous", 0.0) if schedule is None else schedule
         self.control = Control("fixed", limits.max_draft_tokens) if control is None else control
         self.counters: Counter[str] = Counter()
         self.tally = Tally()
@@ -298,12 +302,12 @@ class Dispatcher:
 
     # -- the engine ---------------------------------------------------------------------------------------------------
 
-    def next_pass(self) -> Pass | None:
+    def next_pass(self, now_ns: int = 0) -> Pass | None:
         """Return what the engine should do now, or None; its sessions do not change until `on_pass_done`."""
         assert not self._running
         limits = self._limits
         self._running = plan_pass(
-            self._roster.ready(),
+            self._schedule.choose(self.sessions.values(), list(self._roster.ready()), now_ns),
             max_rows=limits.max_rows,
             prefill_rows=limits.prefill_rows,
             short_rows=limits.max_draft_tokens + 1,

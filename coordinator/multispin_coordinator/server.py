@@ -18,6 +18,7 @@ from multispin_coordinator.control.online import Control
 from multispin_coordinator.dispatcher import ALONE, Dispatcher, Send
 from multispin_coordinator.keeper import Keeper
 from multispin_coordinator.passes import Outcome, Pass, PassTiming
+from multispin_coordinator.schedule import Schedule
 from multispin_coordinator.store import RecordStore
 from multispin_coordinator.timing import PassTime
 from multispin_coordinator.verifier import run_pass
@@ -76,6 +77,7 @@ class Server:
             target.tokenizer.end_token_ids,
             config.limits,
             control,
+            schedule=Schedule(config.schedule, config.patience_s),
             keeps_records=store is not None,
             energy_label=meter.label,
             boot_id=read_boot_id(),
@@ -173,7 +175,7 @@ class Server:
         self._pass_due = False
         if self._computing or self._closed or self._failed.done():
             return
-        next_pass = self.dispatcher.next_pass()
+        next_pass = self.dispatcher.next_pass(self._now_ns())
         if next_pass is not None:
             self._computing = True
             # A plain callback: a task would cost one more wake-up in every round.

@@ -44,6 +44,7 @@ class Session:
         self.ignore_end = opened.ignore_end
         self.end_length = min(opened.num_prompt_tokens + opened.max_tokens, max_context_tokens)
         self.round = opened.round
+        self.has_first_token = False  # after the tokens of the Open
         self.verdicts: list[Verdict] = []  # since the agent's last message, which shows that it had those before
         self.job: tuple[int, ...] | None = ()  # the draft to be verified; () is "one token, please"
         self.received_ns = 0
@@ -119,6 +120,7 @@ class Session:
                     break
         self.tokens += [*accepted, next_token]
         self.num_cached = len(self.tokens) - 1
+        self.has_first_token = True
         self.job = None
         if next_token in end_token_ids and not self.ignore_end:
             return len(accepted), next_token, FINISH_END

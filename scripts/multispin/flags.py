@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from multispin_coordinator.control.policies import POLICIES
+from multispin_coordinator.schedule import SCHEDULES
 from multispin_models.clock import wall_time
 from multispin_models.errors import ConfigError
 from multispin_models.ngram import MIN_NGRAM
@@ -30,6 +31,9 @@ def add_policy_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how much is drafted."""
     parser.add_argument(
         "--policy", default="fixed", metavar="NAME", help=f"one of {', '.join(POLICIES)} (default %(default)s)"
+    )
+    parser.add_argument(
+        "--schedule", default="continuous", metavar="NAME", help=f"one of {', '.join(SCHEDULES)} (default %(default)s)"
     )
     parser.add_argument(
         "--num-draft-tokens", type=int, default=4, metavar="L", help="drafted a round with policy fixed (default 4)"

@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from multispin.supervised import DaemonFailed, Supervised
-from multispin_coordinator.config import Limits, PolicyName
+from multispin_coordinator.config import Limits, PolicyName, ScheduleName
 from multispin_models.cache import Progress
 from multispin_models.clock import monotonic_ns
 from multispin_models.energy import open_meter
@@ -58,6 +58,7 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         num_agents: agents, each a process.
         draft, lookup_min_ngram: where drafts come from, as in the agent's settings.
         policy: how draft lengths are chosen.
+        schedule: which drafts are verified together.
         num_draft_tokens: L of the policy "fixed".
         draft_ahead: draft while a verdict is in flight.
         concurrent_per_agent: requests that one agent serves at once.
@@ -75,6 +76,7 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     draft: Literal["model", "lookup", "lookup+model"] = "model"
     lookup_min_ngram: Annotated[int, Meta(ge=1, le=MAX_NGRAM)] = MIN_NGRAM
     policy: PolicyName = "fixed"
+    schedule: ScheduleName = "continuous"
     num_draft_tokens: Annotated[int, Meta(ge=0, le=64)] = 4
     draft_ahead: bool = True
     concurrent_per_agent: Positive = 1
@@ -275,7 +277,7 @@ def coordinator_toml(settings: RunSettings) -> str:
         f'pair = {_quoted(settings.pair)}\nengine = "{settings.engine}"\nthreads = {settings.coordinator_threads}\n'
         # A meter of the run covers the whole machine, agents too: no pass may claim its joules for the coordinator.
         f"meter = {_quoted(settings.coordinator_meter or 'shared')}\nidle_s = {settings.idle_s}\n"
-        f'policy = "{settings.policy}"\n'
+        f'policy = "{settings.policy}"\nschedule = "{settings.schedule}"\n'
         f"max_concurrent = {max(1, settings.concurrent_alone)}\n\n"
         f"[limits]\nmax_sessions = {sessions}\nmax_sessions_per_agent = {settings.concurrent_per_agent + 1}\n"
         f"max_context_tokens = {settings.max_context_tokens}\n"

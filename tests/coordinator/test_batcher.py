@@ -120,6 +120,51 @@ def test_no_pass_is_too_large_and_all_jobs_end(jobs: list[tuple[bool, int]], max
     assert not waiting
 
 
+@given(
+    older=st.lists(st.integers(1, 60), max_size=5),
+    tracked=st.integers(1, 80),
+    newcomers=st.lists(st.integers(0, 4), min_size=1, max_size=30),
+    max_rows=st.integers(13, 40),
+)
+def test_a_prompt_is_done_within_its_bound_however_many_drafts_come(
+    older: list[int], tracked: int, newcomers: list[int], max_rows: int
+) -> None:
+    waiting = [prompt(number, rows + 5) for number, rows in enumerate([*older, tracked])]
+    last, rows = waiting[-1], sum(session.num_rows for session in waiting)
+    bound = len(older) + 1 + -(-rows // RESERVED_ROWS)
+    for number in range(bound + 1):
+        assert number < bound, "it starves"
+        waiting += [draft(1000 + number * 100 + index, length) for index, length in enumerate(newcomers)]
+        shares = plan_pass(waiting, max_rows=max_rows, prefill_rows=8, short_rows=5)
+        for share in shares:
+            if not share.is_last:
+                share.session.fed(share.num_rows)
+        ended = {id(share.session) for share in shares if share.is_last}
+        waiting = [session for session in waiting if id(session) not in ended]
+        if id(last) in ended:
+            return
+
+
+@given(
+    lengths=st.lists(st.integers(0, 4), min_size=1, max_size=30),
+    newcomers=st.lists(st.integers(0, 4), max_size=10),
+    max_rows=st.integers(13, 40),
+)
+def test_a_draft_goes_within_as_many_passes_as_there_are_older_ones(
+    lengths: list[int], newcomers: list[int], max_rows: int
+) -> None:
+    waiting = [prompt(0, 500), *[draft(1 + number, length) for number, length in enumerate(lengths)]]
+    last = waiting[-1]
+    for number in range(len(lengths)):
+        waiting += [draft(1000 + number * 100 + index, length) for index, length in enumerate(newcomers)]
+        shares = plan_pass(waiting, max_rows=max_rows, prefill_rows=8, short_rows=5)
+        gone = {id(share.session) for share in shares if share.is_last}
+        waiting = [session for session in waiting if id(session) not in gone]
+        if last not in waiting:
+            return
+    raise AssertionError("it starves")
+
+
 @pytest.mark.parametrize(
     "limits", [{"max_rows": 24, "max_draft_tokens": 16}, {"max_rows": 8}, {"max_rows": 64, "max_draft_tokens": 64}]
 )

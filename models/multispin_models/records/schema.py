@@ -84,7 +84,7 @@ class RunHeader(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         seed, temperature, top_k, top_p: how tokens are drawn, `sampling.Sampling`.
         num_draft_tokens: L, the most drafted in a round.
         policy: how the draft length is chosen: "fixed", "price", ...; the coordinator's README lists them.
-        schedule: which rounds are verified together: "continuous".
+        schedule: which rounds are verified together: "continuous", "barrier" or "groups".
         verification: the rule: "coupled".
         target, draft: the models as served.
         exact: the target's engine was probed to be exact to the last bit.

@@ -6,12 +6,14 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from multispin.simulate.scenario import Link
-from multispin_coordinator.config import Limits
+from multispin_coordinator.config import Limits, ScheduleName
 
 __all__ = ["N_CTX", "FaultyRun", "FaultySetting", "draw_setting"]
 
 N_CTX = 96
 SOURCES: Final[tuple[Literal["model", "lookup", "lookup+model"], ...]] = ("model", "model", "lookup", "lookup+model")
+
+SCHEDULES: Final[tuple[ScheduleName, ...]] = ("continuous", "continuous", "barrier", "groups")
 
 
 class FaultySetting(Struct, frozen=True):
@@ -33,6 +35,7 @@ class FaultySetting(Struct, frozen=True):
     coordinator_death: float
     hang_up: float
     policy: Literal["fixed", "price", "exact", "erratic"] = "fixed"
+    schedule: ScheduleName = "continuous"
 
 
 class FaultyRun(Struct, frozen=True):
@@ -94,6 +97,7 @@ def draw_setting(seed: int) -> FaultySetting:
         coordinator_death=rng.choice([0.0, 0.02, 0.1]),
         hang_up=rng.choice([0.0, 0.0, 0.05]),
         policy=rng.choice(["fixed", "price", "exact", "erratic", "erratic"]),
+        schedule=rng.choice(SCHEDULES),
     )
 
 

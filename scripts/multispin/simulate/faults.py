@@ -144,7 +144,12 @@ class _FaultyWorld:
         )
         loaded = Loaded(self._target, ToyTokenizer())
         policy = self._setting.policy
-        config = CoordinatorConfig(bind="simulated", limits=limits, policy="price" if policy == "erratic" else policy)
+        config = CoordinatorConfig(
+            bind="simulated",
+            limits=limits,
+            policy="price" if policy == "erratic" else policy,
+            schedule=self._setting.schedule,
+        )
         self._coordinator = RunningCoordinator(config, loaded, self._network)
         if policy == "erratic":
             self._coordinator.server.dispatcher.control = _ErraticControl(self._random, limits.max_draft_tokens)

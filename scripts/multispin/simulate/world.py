@@ -88,14 +88,15 @@ class RunningCoordinator:
 def wait_for_all(dispatcher: Dispatcher) -> None:
     """Let a dispatcher begin a pass only when every open request has something for it: the paper's synchronous round.
 
-    The daemon has no such schedule; it is here for comparison. One silent agent holds up all, until it is dropped.
+    Stricter than the daemon's own barrier, for comparison: no prompt is computed meanwhile, and one silent agent holds
+    up all, until it is dropped.
     """
     next_pass = dispatcher.next_pass
 
-    def when_all_are_ready() -> Pass | None:
+    def when_all_are_ready(now_ns: int = 0) -> Pass | None:
         if any(session.job is None for session in dispatcher.sessions.values()):
             return None
-        return next_pass()
+        return next_pass(now_ns)
 
     dispatcher.next_pass = when_all_are_ready  # type: ignore[method-assign]
 
