@@ -1,6 +1,9 @@
 """The invariant in virtual time: the text is the target's own, whatever is lost, repeated, late, or dies."""
 
 import functools
+import os
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -60,6 +63,16 @@ def test_every_policy_is_among_them() -> None:
 def test_a_seed_gives_the_same_run_again() -> None:
     assert run_faulty(draw_setting(SEEDS[3])) == run_of(SEEDS[3])
     assert run_of(SEEDS[4]).digest != run_of(SEEDS[3]).digest
+
+
+def test_a_seed_gives_the_same_run_in_another_process() -> None:
+    # Kills two requests of an agent at once: the order of a set would differ from process to process.
+    command = [sys.executable, "-m", "multispin", "simulate", "--faulty-runs", "2", "--first-seed", "102", "--json"]
+    done = subprocess.run(
+        command, capture_output=True, check=True, env={**os.environ, "PYTHONHASHSEED": "7"}, timeout=60
+    )
+    elsewhere = [msgspec.json.decode(line, type=FaultyRun) for line in done.stdout.splitlines()]
+    assert elsewhere == [run_of(102), run_of(103)]
 
 
 def first_problem() -> str:

@@ -85,7 +85,8 @@ class _FaultyWorld:
         self._agents: list[RunningAgent | None] = [None] * setting.num_agents
         self._models: list[_TimedToyModel] = []
         self._back = [asyncio.Event() for _ in range(setting.num_agents)]
-        self._serving: list[set[asyncio.Task[object]]] = [set() for _ in range(setting.num_agents)]
+        # Dicts and not sets, whose order differs from process to process.
+        self._serving: list[dict[asyncio.Task[Any], None]] = [{} for _ in range(setting.num_agents)]
         self._deaths_left = MAX_DEATHS
         self._agent_deaths = self._coordinator_deaths = self._hang_ups = 0
         self._texts = self._engine_faults = 0
@@ -238,7 +239,7 @@ class _FaultyWorld:
         assert agent is not None
         request = Request(rng.getrandbits(64), job.prompt_ids, job.sampling, job.max_tokens)
         serving = asyncio.create_task(agent.generate(request))
-        self._serving[index].add(serving)
+        self._serving[index][serving] = None
         patience_s = rng.expovariate(self._setting.hang_up) if self._setting.hang_up and self._hang_ups < 20 else None
         try:
             done, _ = await asyncio.wait({serving}, timeout=patience_s)
@@ -252,7 +253,7 @@ class _FaultyWorld:
                 raise
             return None
         finally:
-            self._serving[index].discard(serving)
+            self._serving[index].pop(serving, None)
 
     def _compare(self, index: int, job: _Job, got: list[int]) -> None:
         wanted = generate_alone(_alone, job.prompt_ids, job.sampling, job.max_tokens, ENDS)
