@@ -29,6 +29,7 @@ COMMANDS = (
     Command("plan", "multispin.plan_command", "solve a scenario: draft lengths and shares of the channel, by policy"),
     Command("meter", "multispin.meter_command", "list, read, watch and calibrate this machine's energy sensors"),
     Command("simulate", "multispin.simulate_command", "simulate agents, links and a coordinator, sound or failing"),
+    Command("records", "multispin.records_command", "look into records: show, check, export, fields"),
     Command("bench", "multispin.bench_command", "measure a verification, or the overhead of a round"),
     Command("doctor", "multispin.doctor", "say what is installed, what works, and what to do about what does not"),
 )
