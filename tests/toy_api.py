@@ -158,7 +158,8 @@ class Loopback:
     def is_idle(self) -> bool:
         """Nothing of any request is left, at either end."""
         return (
-            self.draft.num_open == self.target.num_open == 0
+            self.draft.num_open == 0
+            and self.target.num_open == self.coordinator.dispatcher.num_kept_sequences
             and not self.coordinator.dispatcher.sessions
             and self.http.num_connections == self.alone_http.num_connections == 0
             and self.api.num_present == self.alone_api.num_present == 0

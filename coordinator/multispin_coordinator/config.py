@@ -31,6 +31,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
         max_draft_tokens: of one round.
         max_rows: rows of one forward pass.
         prefill_rows: of them, at most so many of prompts, so that a long prompt does not stall the others.
+        keep_sequences: a sequence whose request has ended stays, until its room is needed, for a prompt that begins
+            with the same tokens: the next turn of a conversation. Takes no memory; done by exact engines only.
         agent_timeout_s: an agent silent for so long loses its sessions; it pings four times as often.
         session_timeout_s: a session that waits so long for its next draft is freed; its agent may open it again.
     """
@@ -44,6 +46,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     max_draft_tokens: Annotated[int, Meta(ge=0, le=64)] = 16
     max_rows: Annotated[int, Meta(ge=8)] = 256
     prefill_rows: Annotated[int, Meta(ge=8)] = 64
+    keep_sequences: bool = True
     agent_timeout_s: Annotated[float, Meta(gt=0.0, le=14_400.0)] = 10.0
     session_timeout_s: Seconds = 120.0
 

@@ -111,10 +111,16 @@ class Dispatcher:
         self._batches: list[Batch] = []
         self._num_batches = 0  # taken and not stored yet
         self._max_context = min(limits.max_context_tokens, target.n_ctx)
-        self._roster = Roster(limits.max_sessions)
+        # Only where a sequence that is cut back is, to the last bit, one that was computed anew.
+        self._roster = Roster(limits.max_sessions, keeps=limits.keep_sequences and bool(target.exact))
         self._running: list[Share] = []
         self._pending_since_ns: int | None = None  # end of the last pass, if it left work for the next
         self._deferred: dict[int, tuple[bytes, Open, int]] = {}  # Opens that came while their session was computed
+
+    @property
+    def num_kept_sequences(self) -> int:
+        """Sequences of requests that have ended, kept for prompts that begin with the same tokens."""
+        return self._roster.num_kept
 
     @property
     def sessions(self) -> dict[int, Session]:
@@ -258,8 +264,8 @@ class Dispatcher:
 
     # -- the coordinator's own users ----------------------------------------------------------------------------------
 
-    def open_alone(self, opened: Open, now_ns: int) -> None:
-        """Begin a text that the target writes without drafts; every token comes as a verdict sent to `ALONE`.
+    def open_alone(self, opened: Open, now_ns: int) -> Session:
+        """Return the session of a text that the target writes without drafts; every token is a verdict to `ALONE`.
 
         Raises:
             Reject: it cannot be served.
@@ -269,6 +275,7 @@ class Dispatcher:
         session = Session(opened, ALONE, self._max_context)
         session.received_ns = now_ns
         self._roster.queue(session)
+        return session
 
     def close_alone(self, request_id: int) -> None:
         """End such a text, if it has not ended."""

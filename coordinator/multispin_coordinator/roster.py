@@ -1,8 +1,9 @@
-"""The sessions of all agents: the order in which they are served, who holds a sequence, what is to be freed."""
+"""The sessions of all agents: the order in which they are served, who holds a sequence, what is kept, what is freed."""
 
 from collections.abc import Iterator
 
 from multispin_coordinator.session import Session
+from multispin_models.kept_sequences import KeptSequences
 
 __all__ = ["Roster"]
 
@@ -12,12 +13,15 @@ class Roster:
 
     Args:
         max_sequences: sequences of the target that sessions can hold at once; the others wait.
+        keeps: sequences of sessions that have ended are kept for prompts that begin with the same tokens.
     """
 
-    def __init__(self, max_sequences: int) -> None:
+    def __init__(self, max_sequences: int, *, keeps: bool = False) -> None:
         self.sessions: dict[int, Session] = {}
         self._max_sequences = max_sequences
         self._closing: list[int] = []
+        self._keeps = keeps
+        self._kept = KeptSequences()
 
     def queue(self, session: Session) -> None:
         """Put a session with a new job at the end of the line."""
@@ -34,7 +38,16 @@ class Roster:
                 if held >= self._max_sequences:
                     continue
                 held += 1
+                self._seat(session, held)
             yield session
+
+    def _seat(self, session: Session, num_held: int) -> None:
+        """Give a session a kept sequence that begins as its tokens do; else see that a new one can be opened."""
+        kept = self._kept.take(session.tokens)
+        if kept is not None:
+            session.go_on_from(kept)
+        while num_held + len(self._kept) > self._max_sequences:
+            self._closing.append(self._kept.take_oldest().sequence)
 
     def of_agent(self, agent: bytes) -> list[Session]:
         """Return the sessions that an agent owns."""
@@ -47,10 +60,19 @@ class Roster:
             self.free(session)
 
     def free(self, session: Session) -> None:
-        """Give a session's sequence back."""
-        if session.sequence is not None:
+        """Give the sequence of a session that has ended back, or keep it."""
+        if session.sequence is None:
+            return
+        if self._keeps and session.num_cached:
+            self._kept.keep(session.sequence, session.tokens[: session.num_cached])
+        else:
             self._closing.append(session.sequence)
-            session.sequence = None
+        session.sequence = None
+
+    @property
+    def num_kept(self) -> int:
+        """Sequences that no session holds and that are not freed."""
+        return len(self._kept)
 
     def take_closing(self) -> tuple[int, ...]:
         """Return the sequences to be freed, each once."""

@@ -19,6 +19,7 @@ from multispin_coordinator.dispatcher import ALONE, Dispatcher, Send
 from multispin_coordinator.keeper import Keeper
 from multispin_coordinator.passes import Outcome, Pass, PassTiming
 from multispin_coordinator.schedule import Schedule
+from multispin_coordinator.session import Session
 from multispin_coordinator.store import RecordStore
 from multispin_coordinator.timing import PassTime
 from multispin_coordinator.verifier import run_pass
@@ -118,8 +119,8 @@ class Server:
                 self._keeper.close()
             log.info("closed; counters: %s", dict(sorted(self.dispatcher.counters.items())))
 
-    def open_alone(self, opened: Open, on_answer: Callable[[Verdict | Refused], None]) -> None:
-        """Have the target write a text without drafts, in the passes that verify the agents'.
+    def open_alone(self, opened: Open, on_answer: Callable[[Verdict | Refused], None]) -> Session:
+        """Return the session of a text that the target writes without drafts, in the passes that verify the agents'.
 
         Args:
             opened: the request.
@@ -128,9 +129,10 @@ class Server:
         Raises:
             Reject: it cannot be served.
         """
-        self.dispatcher.open_alone(opened, self._now_ns())
+        session = self.dispatcher.open_alone(opened, self._now_ns())
         self._own_users[opened.request_id] = on_answer
         self._start_pass()
+        return session
 
     def close_alone(self, request_id: int) -> None:
         """End such a text, wherever it is."""

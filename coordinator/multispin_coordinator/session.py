@@ -8,7 +8,9 @@ A session that goes on alone gives itself the next job, an empty draft, in the r
 
 from collections.abc import Sequence
 
+from multispin_models.kept_sequences import Kept
 from multispin_models.messages import Open, Verdict
+from multispin_models.ngram import shared_length
 from multispin_models.sampling import Sampling
 from multispin_models.verification import Verification
 
@@ -32,6 +34,7 @@ class Session:
         self.sequence: int | None = None
         self.num_cached = 0  # the first tokens of `tokens` that the sequence holds, and nothing else once cut back
         self.running = False  # its rows are in the pass that the engine computes now
+        self.num_reused = 0  # tokens that a kept sequence held when this session took it over
         self.num_faults = 0
         self.tokens: list[int] = []
         self._restart(opened, max_context_tokens)
@@ -76,6 +79,11 @@ class Session:
         """Add what a pass with rows of this job took; joules that are not known make the sum unknown."""
         self.verify_us += verify_us
         self.energy_nj = None if energy_nj is None or self.energy_nj is None else self.energy_nj + energy_nj
+
+    def go_on_from(self, kept: Kept) -> None:
+        """Take over a sequence; at least the last token is left to be fed, for its logits."""
+        self.sequence = kept.sequence
+        self.num_cached = self.num_reused = min(shared_length(kept.token_ids, self.tokens), len(self.tokens) - 1)
 
     def go_on_alone(self, now_ns: int) -> None:
         """Take an empty draft as the next job, as if the agent had sent it."""
@@ -131,7 +139,7 @@ class Session:
     def lost_cache(self) -> None:
         """Forget the sequence after a fault: everything must be fed again."""
         self.sequence = None
-        self.num_cached = 0
+        self.num_cached = self.num_reused = 0
 
 
 def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -67,6 +67,8 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         engine, draft_engine: of coordinator and agents.
         coordinator_threads, agent_threads: of a forward pass.
         coordinator_cpus, agent_cpus: cores that they may run on; null for all.
+        keep_sequences: reuse what the target has computed for a prompt that goes on from an earlier request; a measured
+            run computes every prompt.
         max_context_tokens: prompt and text of one request.
         coordinator_meter, agent_meter: of each end; null where the run's own meter covers the machine.
         idle_s: how long each of these measures its idle baseline.
@@ -88,6 +90,7 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     agent_threads: Positive = 1
     coordinator_cpus: tuple[int, ...] | None = None
     agent_cpus: tuple[int, ...] | None = None
+    keep_sequences: bool = False
     max_context_tokens: Annotated[int, Meta(ge=16)] = 2048
     coordinator_meter: str | None = None
     agent_meter: str | None = None
@@ -280,6 +283,7 @@ def coordinator_toml(settings: RunSettings) -> str:
         f'policy = "{settings.policy}"\nschedule = "{settings.schedule}"\n'
         f"max_concurrent = {max(1, settings.concurrent_alone)}\n\n"
         f"[limits]\nmax_sessions = {sessions}\nmax_sessions_per_agent = {settings.concurrent_per_agent + 1}\n"
+        f"keep_sequences = {str(settings.keep_sequences).lower()}\n"
         f"max_context_tokens = {settings.max_context_tokens}\n"
         f"max_prompt_tokens = {settings.max_context_tokens - 1}\n"
         # At the coordinator's own limit a longer draft would be cut, and the header would not say so.

@@ -188,6 +188,7 @@ def _settings(args: argparse.Namespace) -> RunSettings:
         "num_draft_tokens": args.num_draft_tokens,
         "concurrent_per_agent": args.concurrent_per_agent,
         "concurrent_alone": args.concurrent_alone or args.concurrent_per_agent,
+        "keep_sequences": True,
         "pair": args.pair,
         "engine": args.engine,
         "draft_engine": args.draft_engine or args.engine,

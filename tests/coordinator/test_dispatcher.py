@@ -45,6 +45,7 @@ LIMITS = Limits(
     max_draft_tokens=4,
     max_rows=16,
     prefill_rows=8,
+    keep_sequences=False,
     agent_timeout_s=10.0,
     session_timeout_s=30.0,
 )
@@ -446,3 +447,68 @@ def test_the_coordinators_own_users_are_refused_what_agents_are_and_when_too_man
     coordinator.dispatcher.close_alone(2)
     with pytest.raises(Reject, match="prompt has 65 tokens"):
         coordinator.dispatcher.open_alone(msgspec.structs.replace(OPEN, token_ids=(1,) * 65, num_prompt_tokens=65), 0)
+
+
+def drive(coordinator: Coordinator, opened: Open) -> list[int]:
+    """Return the tokens of a text for the coordinator's own users, alone in its passes."""
+    coordinator.dispatcher.open_alone(opened, 0)
+    tokens = []
+    while begun := coordinator.begin_pass():
+        verdicts = [send.message for send in coordinator.end_pass(begun)]
+        tokens += [verdict.next_token_id for verdict in verdicts if isinstance(verdict, Verdict)]
+    return tokens
+
+
+def test_a_next_turn_is_fed_what_is_new_and_its_text_is_the_same() -> None:
+    coordinator = Coordinator("a", keep_sequences=True)
+    first = drive(coordinator, OPEN)
+    prompt = (1, 2, 3, *first, 9, 8, 7)
+    coordinator.target.passes.clear()
+    again = msgspec.structs.replace(OPEN, request_id=8, token_ids=prompt, num_prompt_tokens=len(prompt))
+    tokens = drive(coordinator, again)
+    assert coordinator.target.passes[0] == [4], "the last token of the turn before, which was chosen and never fed"
+    assert tokens == generate_alone(ToyModel(), prompt, Sampling(), 20, frozenset())
+    assert coordinator.target.num_open == coordinator.dispatcher.num_kept_sequences == 1
+
+
+def test_an_agents_next_turn_goes_on_from_its_last_one_though_a_draft_was_rejected_at_its_end() -> None:
+    coordinator = Coordinator("a", keep_sequences=True)
+    coordinator.say("a", OPEN)
+    for message in (Draft(7, 1, 4, (WRONG, WRONG)), Close(7)):
+        begun = coordinator.begin_pass()
+        assert begun is not None
+        coordinator.end_pass(begun)
+        coordinator.say("a", message)
+    coordinator.target.passes.clear()
+    prompt = (1, 2, 3, ALONE[0], 5)
+    tokens = drive(coordinator, msgspec.structs.replace(OPEN, request_id=8, token_ids=prompt, num_prompt_tokens=5))
+    assert coordinator.target.passes[0] == [1]
+    assert tokens == generate_alone(ToyModel(), prompt, Sampling(), 20, frozenset())
+
+
+def test_the_same_prompt_again_is_fed_its_last_token_only() -> None:
+    coordinator = Coordinator(keep_sequences=True)
+    assert drive(coordinator, OPEN) == ALONE
+    coordinator.target.passes.clear()
+    prompt = (1, 2, 3, *ALONE)
+    again = msgspec.structs.replace(OPEN, request_id=8, token_ids=prompt[:12], num_prompt_tokens=12, max_tokens=5)
+    assert drive(coordinator, again) == ALONE[9:14]
+    assert coordinator.target.passes[0] == [1]
+
+
+def test_kept_sequences_make_room_for_requests_and_none_is_ever_missing() -> None:
+    coordinator = Coordinator(keep_sequences=True)
+    for number in range(6):
+        opened = msgspec.structs.replace(OPEN, request_id=number, token_ids=(number + 1, 14, 13), max_tokens=3)
+        drive(coordinator, opened)
+        assert coordinator.target.num_open == coordinator.dispatcher.num_kept_sequences == min(number + 1, 2)
+
+
+def test_an_engine_that_is_not_exact_keeps_nothing() -> None:
+    coordinator = Coordinator()
+    info = msgspec.structs.replace(coordinator.target.info, exact=False)
+    limits = msgspec.structs.replace(LIMITS, keep_sequences=True)
+    coordinator.dispatcher = Dispatcher(info, ENDS, limits)
+    drive(coordinator, OPEN)
+    assert coordinator.begin_pass() is None
+    assert coordinator.target.num_open == coordinator.dispatcher.num_kept_sequences == 0

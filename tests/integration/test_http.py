@@ -108,6 +108,22 @@ def test_the_official_client_gets_the_targets_own_text(
 
     with up.client(up.num_agents) as at_coordinator:  # the target alone
         assert ask(at_coordinator).choices[0].message.content == greedy
+        history = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": greedy}]
+        history.append({"role": "user", "content": "Say it shorter."})
+        second = at_coordinator.chat.completions.create(
+            model=DEFAULT_PAIR,
+            messages=history,  # type: ignore[arg-type]
+            max_tokens=MAX_TOKENS,
+            temperature=0,
+        )
+        tokenizer = target_alone.loaded.tokenizer
+        text = tokenizer.apply_chat_template([ChatMessage(turn["role"], turn["content"]) for turn in history])
+        ids = tokenizer.encode(text, parse_special=True, add_special=True)
+        anew = generate_alone(target_alone.loaded.model, ids, Sampling(), MAX_TOKENS, tokenizer.end_token_ids)
+        assert second.choices[0].message.content == target_alone.text(anew)
+        timings = second.model_extra["timings"]
+        assert timings["cache_n"] + timings["prompt_n"] == len(ids)
+        assert timings["prompt_n"] < 30 < timings["cache_n"], "the first turn is not computed again"
         drawn_alone = list(ask(at_coordinator, temperature=0.8, seed=3, stream=True))
         assert "".join(chunk.choices[0].delta.content or "" for chunk in drawn_alone) == drawn
         assert drawn_alone[-1].model_extra["timings"]["draft_n"] == 0

@@ -33,6 +33,7 @@ class CoordinatorCollector(Collector):
         yield gauge("agents_connected", "Agents that were welcomed and are not silent", len(dispatcher.agents))
         yield gauges("sessions", "Open requests", "of", {"agents": len(sessions) - own, "own_users": own})
         yield gauge("sessions_without_sequence", "Of them, those that wait for a sequence", len(sessions) - held)
+        yield gauge("sequences_kept", "Sequences kept for a next turn", dispatcher.num_kept_sequences)
         yield gauge("jobs_queued", "Drafts and prompts to be computed", sum(s.job is not None for s in sessions))
         yield from drafts(tally.drafts)
         tokens = {"cooperative": tally.num_tokens_cooperative, "alone": tally.num_tokens_alone}

@@ -84,7 +84,7 @@ class AloneService:
         writing = _Writing(request, self._tokenizer)
         answers: asyncio.Queue[Verdict | Refused] = asyncio.Queue()
         try:
-            self._server.open_alone(writing.open(), answers.put_nowait)
+            session = self._server.open_alone(writing.open(), answers.put_nowait)
             while not writing.is_done:
                 if text := writing.take(await answers.get()):
                     on_text(text)
@@ -94,7 +94,7 @@ class AloneService:
             self._server.close_alone(request.request_id)
         if rest := writing.finish():
             on_text(rest)
-        return writing.generated(self._config, self._energy_label, queued_s)
+        return writing.generated(self._config, self._energy_label, session.num_reused, queued_s)
 
 
 class _Writing:
@@ -144,13 +144,13 @@ class _Writing:
         """Return what was held back."""
         return self._assembler.finish()
 
-    def generated(self, config: Config, energy_label: Label | None, queued_s: float) -> Generated:
+    def generated(self, config: Config, energy_label: Label | None, num_reused: int, queued_s: float) -> Generated:
         course = Course(
             started_ns=self._started_ns,
             first_token_ns=self._first_token_ns,
             ended_ns=self._ended_ns,
             num_prompt_tokens=len(self._request.prompt_ids),
-            num_cached=0,
+            num_cached=num_reused,
             num_tokens=self._assembler.num_tokens,
         )
         if self._energy_nj is None:

@@ -139,3 +139,21 @@ def test_stopping_ends_what_is_under_way_with_an_error_that_says_so() -> None:
         assert (await asyncio.wait_for(whole.read(), 10)).startswith(b"HTTP/1.1 503")
 
     play(part)
+
+
+def test_the_second_turn_of_a_conversation_computes_what_is_new() -> None:
+    async def part(loopback: Loopback) -> None:
+        loopback.at_coordinator = True
+        first = await reply(loopback, PROMPT)
+        assert (first["timings"]["cache_n"], first["timings"]["prompt_n"]) == (0, 3)
+        said = ToyTokenizer().encode(first["choices"][0]["text"])
+        prompt = [1, 2, 3, *said, 7, 7]
+        second = await reply(loopback, {**PROMPT, "prompt": prompt})
+        # The last token of the first turn was chosen and never fed.
+        assert (second["timings"]["cache_n"], second["timings"]["prompt_n"]) == (len(prompt) - 3, 3)
+        assert second["usage"]["prompt_tokens_details"]["cached_tokens"] == len(prompt) - 3
+        target = ToyModel(n_ctx=512)
+        ids = generate_alone(target, prompt, Sampling(0.8, seed=5), 40, frozenset())
+        assert second["choices"][0]["text"] == b"".join(map(ToyTokenizer().token_bytes, ids)).decode()
+
+    play(part)
