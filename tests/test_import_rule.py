@@ -34,6 +34,7 @@ HEAVY = {
     "onnx": {"multispin_models.onnx"},
     "onnxruntime": {"multispin_models.onnx"},
     "prometheus_client": {
+        "multispin.top_table",
         "multispin_agent.api.collector",
         "multispin_coordinator.api.collector",
         "multispin_models.api.app",
