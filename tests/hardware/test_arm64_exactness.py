@@ -20,7 +20,11 @@ from multispin_models.onnx.recipes import WHOLE_RECIPES
 def test_rows_are_the_same_in_every_shape_across_edges_of_16_and_256_keys(recipe: str, tmp_path: Path) -> None:
     export_onnx(write_narrow(tmp_path / "narrow.gguf"), tmp_path / recipe, recipe)
     for result in compare(tmp_path / recipe, contexts=(0, 250)):
-        assert result.passed, describe(result)
+        if recipe == "int4-block32":  # not exact on every processor (README): the start-up probe must then say so
+            assert result.probe is not None
+            assert result.probe.exact != any(result.different.values()), describe(result)
+        else:
+            assert result.passed, describe(result)
         assert len(result.compared) == 1 + len(BATCHES) + 4
         assert sum(result.compared.values()) == 608
 

@@ -5,7 +5,8 @@ A recipe names a form for each kind of matrix:
     float32        as dequantized
     int8-block32   8-bit weights in blocks of 32, rows quantized to 8 bits in the same blocks (also 64, where
                    that divides the inputs)
-    int4-block32   4-bit weights with a zero point, rows in 8-bit blocks
+    int4-block32   4-bit weights with a zero point, rows in 8-bit blocks; a lone row takes a kernel of its own, so it is
+                   exact only on some processors (not on x86-64 with AVX2 alone, not on armv8.0)
     w8a8           8-bit weights with one scale an output, rows with one scale each: exact integer products
 
 Blocks read least memory and are best for one or two rows; w8a8 costs least for each further row. Blocks of 128 are not
