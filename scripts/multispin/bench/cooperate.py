@@ -31,7 +31,7 @@ class Yield(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         tpot_ms_median: over the requests.
         drafted_per_round: mean, of rounds that were not opened in.
         acceptance_rate: accepted / drafted; null if nothing was drafted.
-        alone_share: of the tokens, from rounds without a draft.
+        alone_share: of the tokens, from rounds without a draft, openings among them.
         text_differences: tokens that differ from those of the first arm with as many users.
     """
 
@@ -93,7 +93,7 @@ def yield_of(
         tpot_ms_median=1e3 * median(record.tpot_s for record in requests if record.tpot_s is not None),
         drafted_per_round=drafted / max(len(drafts), 1),
         acceptance_rate=sum(record.num_accepted for record in drafts) / drafted if drafted else None,
-        alone_share=sum(record.num_draft_tokens == 0 for record in drafts) / max(tokens, 1),
+        alone_share=sum(record.num_draft_tokens == 0 for record in within) / max(tokens, 1),
         text_differences=text_differences,
     )
 
