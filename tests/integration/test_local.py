@@ -16,7 +16,6 @@ from multispin_models.sampling import Sampling
 pytestmark = pytest.mark.model
 
 MAX_TOKENS = 16
-STOP = "day\n"  # ends a line of any list of days, and lies in two tokens
 PROMPTS = [
     {"id": "sky", "prompt": "Why is the sky blue?"},
     {"question_id": 81, "turns": ["Write two lines about the sea.", "Now in French."]},
@@ -24,7 +23,7 @@ PROMPTS = [
     {"id": "yes-on", "prompt": "Answer with the single word yes.", "max_tokens": 24, "ignore_end": True},
     {"id": "warm", "prompt": "Name a colour and a fruit.", "temperature": 0.8, "seed": 7},
     {"id": "nucleus", "prompt": "Tell me about cats.", "temperature": 1.2, "seed": 8, "top_k": 40, "top_p": 0.9},
-    {"id": "stopped", "prompt": "List the days of the week.", "stop": [STOP], "max_tokens": 24},
+    {"id": "stopped", "prompt": "List the days of the week.", "max_tokens": 24},
     {"prompt": "Grüße auf Japanisch?", "temperature": 0.8, "seed": 9},
 ]
 IDS = ["sky", "81", "yes", "yes-on", "warm", "nucleus", "stopped", "8"]
@@ -71,22 +70,35 @@ REQUEST_KEYS = {
 
 
 @pytest.fixture(scope="module")
-def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stop(tmp_path_factory: pytest.TempPathFactory, target_alone: Any) -> str:
+    """Two characters that the target first writes where one token ends and the next begins, on whatever machine."""
+    path = tmp_path_factory.mktemp("stop") / "prompts.jsonl"
+    path.write_text(json.dumps(next(line for line in PROMPTS if line.get("id") == "stopped")) + "\n")
+    [token_ids] = target_alone.of_file(path, JobDefaults()).values()
+    whole = target_alone.text(token_ids)
+    begun = [target_alone.text(token_ids[:count]) for count in range(6, len(token_ids))]
+    return next(found for text in begun if (found := whole[len(text) - 1 : len(text) + 1]) not in text)
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory, stop: str) -> Path:
     path = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in PROMPTS), encoding="utf-8")
+    lines = [{**line, "stop": [stop]} if line.get("id") == "stopped" else line for line in PROMPTS]
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="module")
-def expected(prompts: Path, target_alone: Any) -> dict[str, list[int]]:
+def expected(prompts: Path, stop: str, target_alone: Any) -> dict[str, list[int]]:
     """What the target writes alone; the stop string's request is cut by `stopped_at`."""
     texts = target_alone.of_file(prompts, JobDefaults(max_tokens=MAX_TOKENS))
-    return {**texts, "stopped": stopped_at(texts["stopped"], STOP, target_alone)}
+    return {**texts, "stopped": stopped_at(texts["stopped"], stop, target_alone)}
 
 
 def stopped_at(token_ids: list[int], stop: str, target_alone: Any) -> list[int]:
-    """Return the shortest beginning of a text that holds the stop string."""
-    return next(token_ids[:n] for n in range(len(token_ids) + 1) if stop in target_alone.text(token_ids[:n]))
+    """Return the shortest beginning of a text that holds the stop string, or all of it."""
+    beginnings = (token_ids[:n] for n in range(len(token_ids) + 1))
+    return next((text for text in beginnings if stop in target_alone.text(text)), token_ids)
 
 
 @pytest.fixture(scope="module")
@@ -122,16 +134,16 @@ def test_the_texts_are_those_that_an_independent_run_of_the_target_writes(
     assert plain.token_ids == expected
 
 
-def test_token_ids_decode_to_the_text(plain: Any, target_alone: Any) -> None:
+def test_token_ids_decode_to_the_text(plain: Any, stop: str, target_alone: Any) -> None:
     for request in plain.summary["per_request"]:
         token_ids = list(request["token_ids"])
         if request["finish"] == "end":
             assert token_ids.pop() in target_alone.loaded.tokenizer.end_token_ids
         decoded = target_alone.text(token_ids)
-        assert decoded.partition(STOP)[0] == request["text"] if request["id"] == "stopped" else request["text"]
+        assert decoded.partition(stop)[0] == request["text"] if request["id"] == "stopped" else request["text"]
 
 
-def test_requests_end_as_their_lines_ask(plain: Any, target_alone: Any) -> None:
+def test_requests_end_as_their_lines_ask(plain: Any, stop: str, target_alone: Any) -> None:
     requests = {request["id"]: request for request in plain.summary["per_request"]}
     assert {name: request["finish"] for name, request in requests.items()} == {
         **dict.fromkeys(IDS, "length"),
@@ -143,7 +155,7 @@ def test_requests_end_as_their_lines_ask(plain: Any, target_alone: Any) -> None:
     assert len(requests["yes-on"]["token_ids"]) == 24
     assert requests["yes-on"]["token_ids"][: len(requests["yes"]["token_ids"])] == requests["yes"]["token_ids"]
     assert ends & set(requests["yes-on"]["token_ids"][:-1])
-    assert STOP not in requests["stopped"]["text"]
+    assert stop not in requests["stopped"]["text"]
     assert len(requests["sky"]["token_ids"]) == MAX_TOKENS
 
 
@@ -254,6 +266,7 @@ def test_an_agent_that_drafts_by_lookup_loads_no_model_and_says_so(
 def test_a_poor_draft_of_the_users_own_manifest_is_accepted_less_and_changes_no_token(
     run_multispin: Callable[..., Any],
     prompts: Path,
+    stop: str,
     llamacpp_target_alone: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -272,7 +285,7 @@ def test_a_poor_draft_of_the_users_own_manifest_is_accepted_less_and_changes_no_
     )
     assert ran.status == 0, ran.stderr
     expected = llamacpp_target_alone.of_file(prompts, JobDefaults(max_tokens=MAX_TOKENS))
-    expected["stopped"] = stopped_at(expected["stopped"], STOP, llamacpp_target_alone)
+    expected["stopped"] = stopped_at(expected["stopped"], stop, llamacpp_target_alone)
     assert ran.token_ids == expected
     assert ran.summary["acceptance_rate"] < 0.9  # of the default draft 0.97
 

@@ -116,8 +116,9 @@ def count_different(model: OnnxModel, num_texts: int, length: int, seed: int, ex
 def test_a_row_is_the_same_in_every_batch(exported: Exported, family: str, recipe: str) -> None:
     model = load(exported(family, recipe))
     expected = [one_by_one(model, tokens_of(text, 90, model.info.n_vocab)) for text in range(3)]
-    assert count_different(model, 3, 90, 5, expected) == 0  # 270 rows
-    assert probe_exactness(model, 0.2).exact
+    different = count_different(model, 3, 90, 5, expected)  # of 270 rows
+    assert probe_exactness(model, 0.2).exact == (different == 0)
+    assert different == 0 or recipe.startswith("int4-block32")  # not exact on every processor (README)
 
 
 @pytest.mark.parametrize(("attention", "num_threads"), [("plain", 1), ("plain", 2), ("folded", 2)])
