@@ -41,7 +41,8 @@ def test_its_sequence_is_freed_also_after_a_failure() -> None:
     model = ToyModel(max_sequences=1)
     generate_alone(model, [1], Sampling(), 3, frozenset({END_TOKEN}))
     assert model.num_open == 0
-    model._logits = lambda _tokens: np.full(16, np.nan, np.float32)  # type: ignore[method-assign]
+    forward = model.forward
+    model.forward = lambda batch: [np.full_like(logits, np.nan) for logits in forward(batch)]  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="the model is broken"):
         generate_alone(model, [1], Sampling(), 3, frozenset())
     assert model.num_open == 0

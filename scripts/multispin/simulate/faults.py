@@ -273,9 +273,10 @@ class _FaultyWorld:
                 await agent.close()
         limits = self._setting.limits
         await asyncio.sleep(2 * (limits.agent_timeout_s + limits.session_timeout_s) + 100 * self._setting.pass_s)
-        sessions = self._coordinator.server.dispatcher.sessions
-        if sessions or self._target.num_open:
-            self._problems.append(f"{len(sessions)} sessions and {self._target.num_open} sequences left open")
+        dispatcher = self._coordinator.server.dispatcher
+        left_open = self._target.num_open - dispatcher.num_kept_sequences()
+        if dispatcher.sessions or left_open:
+            self._problems.append(f"{len(dispatcher.sessions)} sessions and {left_open} sequences left open")
         await self._coordinator.end()
 
 
