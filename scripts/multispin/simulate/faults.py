@@ -274,7 +274,7 @@ class _FaultyWorld:
         limits = self._setting.limits
         await asyncio.sleep(2 * (limits.agent_timeout_s + limits.session_timeout_s) + 100 * self._setting.pass_s)
         dispatcher = self._coordinator.server.dispatcher
-        left_open = self._target.num_open - dispatcher.num_kept_sequences()
+        left_open = self._target.num_open - dispatcher.num_kept_sequences
         if dispatcher.sessions or left_open:
             self._problems.append(f"{len(dispatcher.sessions)} sessions and {left_open} sequences left open")
         await self._coordinator.end()
