@@ -84,8 +84,8 @@ class Loopback:
     def __init__(
         self, context: zmq.Context[Any], settings: HttpSettings, keys: list[bytes] | None, max_concurrent: int
     ) -> None:
-        self.target = GatedModel(n_ctx=N_CTX, max_sequences=max_concurrent)
-        self.draft = ToyModel(n_ctx=N_CTX, max_sequences=max_concurrent, noise=0.5)
+        self.target = GatedModel(n_ctx=N_CTX, max_sequences=max_concurrent, max_rows=256)
+        self.draft = ToyModel(n_ctx=N_CTX, max_sequences=max_concurrent + 1, noise=0.5)
         limits = Limits(
             max_context_tokens=N_CTX, max_prompt_tokens=300, max_sessions=max_concurrent, max_sessions_per_agent=64
         )
@@ -105,7 +105,7 @@ class Loopback:
         )
         self.client = Client(config, self.draft.info, context)
         self._engine = EngineThread()
-        drafts = model_source(Loaded(self.draft, ToyTokenizer()))
+        self.drafts = drafts = model_source(Loaded(self.draft, ToyTokenizer()), keeps=True)
         self.service = AgentService(config, self.client, drafts, self._engine, "no meter")
         self.api = Api(settings, "toy", None if keys is None else Keys(keys))
         self.http = HttpServer(self.api.app, "127.0.0.1", 0, settings)
@@ -158,7 +158,7 @@ class Loopback:
     def is_idle(self) -> bool:
         """Nothing of any request is left, at either end."""
         return (
-            self.draft.num_open == 0
+            self.draft.num_open == self.drafts.num_kept()
             and self.target.num_open == self.coordinator.dispatcher.num_kept_sequences
             and not self.coordinator.dispatcher.sessions
             and self.http.num_connections == self.alone_http.num_connections == 0

@@ -31,6 +31,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         num_draft_tokens: L, tokens drafted a round where the coordinator's policy is `fixed`.
         draft_ahead: go on drafting from one's own guess while the verdict is in flight.
         max_concurrent: requests served at once; each holds a sequence of the draft.
+        kept_sequences: sequences of the draft beside these, each with memory for `max_context_tokens`. All that no
+            request holds stay, until their room is needed, for the next turn of their conversation; 0 keeps none.
         max_context_tokens: prompt and text of one request in the draft's cache.
         retry_s: an answer that has not come for so long is asked for again; doubles up to `retry_max_s`.
         retry_max_s: longest wait between two askings.
@@ -61,6 +63,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     num_draft_tokens: Annotated[int, Meta(ge=0, le=64)] = 4
     draft_ahead: bool = True
     max_concurrent: Positive = 1
+    kept_sequences: Annotated[int, Meta(ge=0, le=256)] = 1
     max_context_tokens: Annotated[int, Meta(ge=16)] = 2048
     retry_s: Seconds = 2.0
     retry_max_s: Seconds = 15.0

@@ -56,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-draft-tokens", type=int, metavar="L", help="tokens drafted a round")
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="requests served at once")
     parser.add_argument(
+        "--kept-sequences", type=int, metavar="N", help="kept for next turns beside these; 0 keeps none"
+    )
+    parser.add_argument(
         "--no-draft-ahead",
         dest="draft_ahead",
         action="store_false",

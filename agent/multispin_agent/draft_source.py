@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from multispin_agent.config import Config
+from multispin_agent.draft_cache import DraftCache
 from multispin_agent.drafter import Drafter, ModelDrafter
 from multispin_agent.lookup import LookupDrafter, LookupFirstDrafter
 from multispin_models.engines import Loaded, load_side, load_tokenizer, log_progress
@@ -32,18 +33,31 @@ class DraftSource(NamedTuple):
         tokenizer: of the pair.
         open_drafter: called for each request with how it draws; what it returns is used in the engine's thread only.
         close: frees the model.
+        num_kept: sequences of the model that are kept for a next turn.
     """
 
     info: ModelInfo
     tokenizer: Tokenizer
     open_drafter: Callable[[Sampling], Drafter]
     close: Callable[[], None]
+    num_kept: Callable[[], int] = lambda: 0
 
 
-def model_source(loaded: Loaded) -> DraftSource:
-    """Return drafts by a model that is loaded."""
-    model = loaded.model
-    return DraftSource(model.info, loaded.tokenizer, lambda sampling: ModelDrafter(model, sampling), model.close)
+def model_source(loaded: Loaded, *, keeps: bool = False) -> DraftSource:
+    """Return drafts by a model that is loaded.
+
+    Args:
+        loaded: the draft model.
+        keeps: keep sequences after their request, as far as the model has room.
+    """
+    model, cache = loaded.model, DraftCache(loaded.model, keeps=keeps)
+    return DraftSource(
+        model.info,
+        loaded.tokenizer,
+        lambda sampling: ModelDrafter(model, sampling, cache),
+        model.close,
+        lambda: cache.num_kept,
+    )
 
 
 def lookup_source(tokenizer: Tokenizer, config: Config) -> DraftSource:
@@ -94,11 +108,11 @@ def open_draft_source(config: Config) -> DraftSource:
         "draft",
         config.engine,
         n_ctx=config.max_context_tokens,
-        max_sequences=config.max_concurrent,
+        max_sequences=config.max_concurrent + config.kept_sequences,
         max_rows=64,
         num_threads=config.threads,
         progress=log_progress,
     )
     probe_rollback(loaded.model)
-    drafts = model_source(loaded)
+    drafts = model_source(loaded, keeps=config.kept_sequences > 0)
     return drafts if config.draft == "model" else lookup_first_source(drafts, config)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from multispin_agent.confidence import Evidence
+from multispin_agent.draft_cache import DraftCache
 from multispin_models.language_model import LanguageModel, Logits, Rows
 from multispin_models.ngram import shared_length
 from multispin_models.sampling import Sampling, choose_weighed
@@ -25,6 +26,11 @@ class Drafted(NamedTuple):
 
 class Drafter(Protocol):
     """Guesses for one request."""
+
+    @property
+    def num_reused(self) -> int:
+        """Tokens of the request's prompt that a model did not compute anew; 0 before the first draft."""
+        ...
 
     def draft(
         self, tokens: Sequence[int], count: int, end_token_ids: frozenset[int], interrupted: Callable[[], bool]
@@ -55,18 +61,22 @@ class Drafter(Protocol):
 
 
 class ModelDrafter:
-    """One request's sequence of the draft model.
+    """One request's sequence of the draft model, taken when it is first asked to draft.
 
     Args:
         model: the draft model, shared by the requests of an agent, one call at a time.
         sampling: as the target draws.
+        cache: where the model's sequences come from; null for one that keeps nothing.
     """
 
-    def __init__(self, model: LanguageModel, sampling: Sampling) -> None:
+    def __init__(self, model: LanguageModel, sampling: Sampling, cache: DraftCache | None = None) -> None:
+        self.num_reused = 0
         self._model = model
         self._sampling = sampling
-        self._sequence = model.open_sequence()
-        self._cached: list[int] = []
+        self._cache = DraftCache(model) if cache is None else cache
+        self._sequence: int | None = None
+        self._cached: list[int] = []  # what the sequence holds
+        self._in_engine = False  # a call that has not come back: what the sequence holds is not known
         self._max_rows = model.info.max_rows
 
     def draft(
@@ -90,24 +100,38 @@ class ModelDrafter:
         return drafted
 
     def close(self) -> None:
-        """Free the sequence."""
-        self._model.close_sequence(self._sequence)
+        """Give the sequence back; one on which the engine failed is freed."""
+        if self._sequence is None:
+            return
+        if self._in_engine:
+            self._cache.discard(self._sequence)
+        else:
+            self._cache.close(self._sequence, self._cached)
+        self._sequence = None
 
     def rewind(self, tokens: Sequence[int]) -> None:
         """Cut the cache back to what it shares with all but the last of `tokens`, which must be fed for its logits."""
+        if self._sequence is None:
+            self._sequence, self._cached = self._cache.open(tokens)
+            self.num_reused = min(len(self._cached), len(tokens) - 1)
         shared = min(shared_length(self._cached, tokens), len(tokens) - 1)
         if shared < len(self._cached):
+            self._in_engine = True
             self._model.rewind(self._sequence, shared)
+            self._in_engine = False
             del self._cached[shared:]
 
     def _feed(self, token_ids: Sequence[int], interrupted: Callable[[], bool]) -> Logits | None:
         """Feed tokens in chunks and return the logits of the last; None if interrupted between two chunks."""
+        assert self._sequence is not None
         logits: Logits | None = None
         for start in range(0, len(token_ids), self._max_rows):
             if start and interrupted():
                 return None
             chunk = token_ids[start : start + self._max_rows]
             last = start + len(chunk) == len(token_ids)
+            self._in_engine = True
             logits = self._model.forward([Rows(self._sequence, chunk, int(last))])[0]
+            self._in_engine = False
             self._cached += chunk
         return logits

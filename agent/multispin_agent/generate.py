@@ -115,6 +115,7 @@ class _Serving:
 
     def _close_drafter(self) -> None:
         if self._drafter is not None:
+            self._finished.num_draft_reused = self._drafter.num_reused
             self._drafter.close()
 
     def _limit_draft(self, welcome: Welcome) -> None:
@@ -279,6 +280,7 @@ class _Serving:
         finished = self._finished
         if not finished.first_token_ns:
             finished.first_token_ns = answer.received_ns
+            finished.num_reused = verdict.num_reused
         finished.rounds.append(
             RoundTiming(
                 is_open,

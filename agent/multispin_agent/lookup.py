@@ -20,6 +20,8 @@ class LookupDrafter:
         index: empty; of this request alone.
     """
 
+    num_reused = 0  # nothing is computed
+
     def __init__(self, index: NgramIndex) -> None:
         self._index = index
 
@@ -56,6 +58,11 @@ class LookupFirstDrafter:
     def __init__(self, lookup: Drafter, model: Drafter) -> None:
         self._lookup = lookup
         self._model = model
+
+    @property
+    def num_reused(self) -> int:
+        """Of the model."""
+        return self._model.num_reused
 
     def draft(
         self, tokens: Sequence[int], count: int, end_token_ids: frozenset[int], interrupted: Callable[[], bool]

@@ -65,7 +65,10 @@ class RoundTiming:
 
 @dataclass
 class Finished:
-    """What became of a request."""
+    """What became of a request.
+
+    `num_reused` and `num_draft_reused` are tokens of its prompt that the target and the draft model did not compute.
+    """
 
     token_ids: list[int] = field(default_factory=list)
     text: str = ""
@@ -74,6 +77,8 @@ class Finished:
     first_token_ns: int = 0
     ended_ns: int = 0
     num_reopens: int = 0
+    num_reused: int = 0
+    num_draft_reused: int = 0
     payload_up_bytes: int = 0
     payload_down_bytes: int = 0
     rounds: list[RoundTiming] = field(default_factory=list)

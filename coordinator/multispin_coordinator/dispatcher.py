@@ -386,6 +386,7 @@ class Dispatcher:
             num_draft_tokens=grant.num_draft_tokens,
             price=grant.price,
             alone=grant.alone,
+            num_reused=session.num_reused if session.is_opening else 0,
         )
         session.verdicts.append(verdict)
         if finish != GOES_ON:

@@ -21,6 +21,7 @@ class Work(NamedTuple):
         position: of the first token to be chosen.
         sampling: how it is chosen.
         is_prefill: they answer an Open, not a Draft.
+        copy_of: with a new sequence, one whose first `start` tokens it begins with; it is copied before all else.
     """
 
     sequence: int | None
@@ -30,6 +31,7 @@ class Work(NamedTuple):
     position: int
     sampling: Sampling
     is_prefill: bool = False
+    copy_of: int | None = None
 
 
 class Pass(NamedTuple):
@@ -72,4 +74,5 @@ def work_of(share: Share) -> Work:
         position=len(session.tokens),
         sampling=session.sampling,
         is_prefill=session.is_opening,
+        copy_of=session.copy_of if session.sequence is None else None,
     )

@@ -42,10 +42,16 @@ class Roster:
             yield session
 
     def _seat(self, session: Session, num_held: int) -> None:
-        """Give a session a kept sequence that begins as its tokens do; else see that a new one can be opened."""
+        """Give a session a kept sequence that begins as its tokens do; else see that a new one can be opened.
+
+        A copy is asked for anew before every pass, since what is kept changes; a session that met a fault gets none.
+        """
         kept = self._kept.take(session.tokens)
         if kept is not None:
             session.go_on_from(kept)
+        else:
+            nearest = None if session.num_faults else self._kept.nearest(session.tokens)
+            session.start_from(*(nearest or (None, 0)))
         while num_held + len(self._kept) > self._max_sequences:
             self._closing.append(self._kept.take_oldest().sequence)
 

@@ -32,6 +32,7 @@ class Session:
         self.request_id = opened.request_id
         self.agent = agent
         self.sequence: int | None = None
+        self.copy_of: int | None = None  # without a sequence: one that a new one starts as a copy of, in the next pass
         self.num_cached = 0  # the first tokens of `tokens` that the sequence holds, and nothing else once cut back
         self.running = False  # its rows are in the pass that the engine computes now
         self.num_reused = 0  # tokens that a kept sequence held when this session took it over
@@ -82,8 +83,13 @@ class Session:
 
     def go_on_from(self, kept: Kept) -> None:
         """Take over a sequence; at least the last token is left to be fed, for its logits."""
-        self.sequence = kept.sequence
+        self.sequence, self.copy_of = kept.sequence, None
         self.num_cached = self.num_reused = min(shared_length(kept.token_ids, self.tokens), len(self.tokens) - 1)
+
+    def start_from(self, kept: Kept | None, num_shared: int) -> None:
+        """Start from a copy of what is shared with a kept sequence, if the next pass has room; null starts anew."""
+        self.copy_of = None if kept is None else kept.sequence
+        self.num_cached = self.num_reused = min(num_shared, len(self.tokens) - 1)
 
     def go_on_alone(self, now_ns: int) -> None:
         """Take an empty draft as the next job, as if the agent had sent it."""
@@ -138,7 +144,7 @@ class Session:
 
     def lost_cache(self) -> None:
         """Forget the sequence after a fault: everything must be fed again."""
-        self.sequence = None
+        self.sequence = self.copy_of = None
         self.num_cached = self.num_reused = 0
 
 

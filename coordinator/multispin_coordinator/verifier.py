@@ -1,13 +1,13 @@
-"""One pass on the target: cut back, feed all rows at once, choose, and compare with the drafts.
+"""One pass on the target: copy, cut back, feed all rows at once, choose, and compare with the drafts.
 
 Runs in the engine's thread and blocks. The choices of a draft are made row by row and stop at the first that differs.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from multispin_coordinator.passes import Outcome, Pass, Work
-from multispin_models.errors import EngineFault
+from multispin_models.errors import EngineFault, LimitError
 from multispin_models.language_model import LanguageModel, Logits, Rows
 from multispin_models.sampling import choose
 from multispin_models.verification import Verification, verify_coupled
@@ -20,33 +20,55 @@ log = logging.getLogger(__name__)
 def run_pass(model: LanguageModel, work_pass: Pass) -> list[Outcome]:
     """Return the outcome of every Work of a pass, in order.
 
-    A pass that fails closes all its sequences; its outcomes then have no sequence, and the caller feeds them anew.
+    A pass that fails closes all its sequences; its outcomes then have no sequence, and the caller feeds them anew. A
+    sequence that cannot be copied from touches the one Work alone.
     """
+    states = [_copied(model, work.copy_of) for work in work_pass.work]
     for sequence in work_pass.closing:
         model.close_sequence(sequence)
-    if not work_pass.work:
+    possible = [place for place, work in enumerate(work_pass.work) if work.copy_of is None or states[place] is not None]
+    outcomes = _run(model, [work_pass.work[place] for place in possible], [states[place] for place in possible])
+    found = dict(zip(possible, outcomes, strict=True))
+    return [found.get(place, Outcome(None, None)) for place in range(len(work_pass.work))]
+
+
+def _copied(model: LanguageModel, sequence: int | None) -> bytes | None:
+    """Return the state of a sequence; None if the engine cannot give it."""
+    if sequence is None:
+        return None
+    try:
+        return model.save(sequence)
+    except (EngineFault, LimitError) as error:
+        log.warning("sequence %d cannot be copied from, its text is computed anew: %s", sequence, error)
+        return None
+
+
+def _run(model: LanguageModel, all_work: Sequence[Work], states: Sequence[bytes | None]) -> list[Outcome]:
+    if not all_work:
         return []
     sequences: list[int] = []
     try:
-        for work in work_pass.work:
+        for work, state in zip(all_work, states, strict=True):
             sequences.append(model.open_sequence() if work.sequence is None else work.sequence)
+            if state is not None:
+                model.restore(sequences[-1], state)
             if model.length(sequences[-1]) != work.start:
                 model.rewind(sequences[-1], work.start)
         batch = [
             Rows(sequence, work.token_ids, 0 if work.draft_token_ids is None else len(work.draft_token_ids) + 1)
-            for sequence, work in zip(sequences, work_pass.work, strict=True)
+            for sequence, work in zip(sequences, all_work, strict=True)
         ]
         all_logits = model.forward(batch)
         return [
             Outcome(sequence, _verify(work, logits))
-            for sequence, work, logits in zip(sequences, work_pass.work, all_logits, strict=True)
+            for sequence, work, logits in zip(sequences, all_work, all_logits, strict=True)
         ]
     except (EngineFault, ValueError):
-        log.exception("a pass of %d parts failed; its sequences are fed anew", len(work_pass.work))
-        opened = set(sequences) | {work.sequence for work in work_pass.work if work.sequence is not None}
+        log.exception("a pass of %d parts failed; its sequences are fed anew", len(all_work))
+        opened = set(sequences) | {work.sequence for work in all_work if work.sequence is not None}
         for sequence in opened:
             model.close_sequence(sequence)
-        return [Outcome(None, None) for _ in work_pass.work]
+        return [Outcome(None, None) for _ in all_work]
 
 
 def _verify(work: Work, logits: Logits) -> Verification | None:

@@ -58,7 +58,7 @@ __all__ = [
     "encode",
 ]
 
-PROTOCOL_VERSION: Final = 2
+PROTOCOL_VERSION: Final = 3
 MAX_FRAME_BYTES: Final = 1 << 20  # MAXMSGSIZE of both sockets: 200,000 tokens, far above any context served
 MAX_RECORD_BYTES: Final = 1 << 19  # a text of a whole context and its token ids
 MOST_DRAFTED: Final = 64  # in a round, whatever the limits
@@ -259,6 +259,7 @@ class Verdict(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
         num_draft_tokens: most to be drafted next; beside an `alone`, whether to draft one at a time and report.
         price: least predicted survival worth verifying, in thousandths; the agent drafts no token below it.
         alone: the coordinator goes on by itself: the next round's verdict comes without a draft.
+        num_reused: in answer to an Open, the first of its tokens that were taken over from an earlier request.
     """
 
     request_id: RequestId
@@ -274,6 +275,7 @@ class Verdict(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
     num_draft_tokens: Annotated[int, Meta(ge=0, le=MOST_DRAFTED)] = MOST_DRAFTED
     price: Annotated[int, Meta(ge=0, le=PRICE_UNIT)] = 0
     alone: bool = False
+    num_reused: Count = 0
 
 
 class RecordsAck(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=21):

@@ -67,8 +67,8 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         engine, draft_engine: of coordinator and agents.
         coordinator_threads, agent_threads: of a forward pass.
         coordinator_cpus, agent_cpus: cores that they may run on; null for all.
-        keep_sequences: reuse what the target has computed for a prompt that goes on from an earlier request; a measured
-            run computes every prompt.
+        keep_sequences: reuse what target and drafts have computed for a prompt that goes on from an earlier request; a
+            measured run computes every prompt.
         max_context_tokens: prompt and text of one request.
         coordinator_meter, agent_meter: of each end; null where the run's own meter covers the machine.
         idle_s: how long each of these measures its idle baseline.
@@ -297,6 +297,7 @@ def draft_flags(settings: RunSettings) -> dict[str, object]:
         "--draft": settings.draft,
         "--lookup-min-ngram": settings.lookup_min_ngram,
         "--num-draft-tokens": settings.num_draft_tokens,
+        "--kept-sequences": int(settings.keep_sequences),
     }
 
 

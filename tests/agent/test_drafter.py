@@ -92,6 +92,10 @@ def test_a_full_context_ends_the_draft() -> None:
 
 def test_closing_frees_the_sequence() -> None:
     model = ToyModel(max_sequences=1)
-    ModelDrafter(model, Sampling()).close()
-    ModelDrafter(model, Sampling())
-    assert model.num_open == 1
+    for _ in range(2):
+        drafter = ModelDrafter(model, Sampling())
+        assert model.num_open == 0, "none is taken before there is something to draft"
+        assert ids(drafter.draft(PROMPT, 1, frozenset(), never)) == ALONE[:1]
+        assert model.num_open == 1
+        drafter.close()
+    assert model.num_open == 0

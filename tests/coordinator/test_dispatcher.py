@@ -13,6 +13,7 @@ from multispin_coordinator.dispatcher import ALONE as OWN_USERS
 from multispin_coordinator.dispatcher import MAX_BATCHES, MAX_FAULTS, Dispatcher, Send
 from multispin_coordinator.passes import Pass, PassTiming
 from multispin_coordinator.verifier import run_pass
+from multispin_models.errors import LimitError
 from multispin_models.messages import (
     PROTOCOL_VERSION,
     AgentMessage,
@@ -512,3 +513,61 @@ def test_an_engine_that_is_not_exact_keeps_nothing() -> None:
     drive(coordinator, OPEN)
     assert coordinator.begin_pass() is None
     assert coordinator.target.num_open == coordinator.dispatcher.num_kept_sequences == 0
+
+
+SYSTEM = tuple(1 + place % 15 for place in range(20))
+
+
+def opening(request_id: int, prompt: tuple[int, ...], **changes: Any) -> Open:
+    return msgspec.structs.replace(
+        OPEN, request_id=request_id, token_ids=prompt, num_prompt_tokens=len(prompt), **changes
+    )
+
+
+def test_prompts_that_share_a_system_prompt_compute_it_once_and_agents_are_told() -> None:
+    coordinator = Coordinator("a", keep_sequences=True)
+    one, other = (*SYSTEM, *[5] * 30), (*SYSTEM, *[6] * 30)
+    assert drive(coordinator, opening(1, one)) == generate_alone(ToyModel(), one, Sampling(), 20, frozenset())
+    coordinator.target.passes.clear()
+    coordinator.say("a", opening(2, other))
+    verdicts = []
+    while not verdicts:
+        begun = coordinator.begin_pass()
+        assert begun is not None
+        verdicts = [send.message for send in coordinator.end_pass(begun)]
+    assert sum(sum(rows) for rows in coordinator.target.passes) == 30
+    assert isinstance(verdicts[0], Verdict)
+    assert (verdicts[0].num_reused, verdicts[0].next_token_id) == (
+        20,
+        generate_alone(ToyModel(), other, Sampling(), 1, frozenset())[0],
+    )
+    assert coordinator.dispatcher.num_kept_sequences == 1, "the first conversation keeps its own"
+
+
+def test_a_copy_that_finds_no_place_in_the_pass_is_looked_for_anew_for_the_next() -> None:
+    coordinator = Coordinator(keep_sequences=True, max_sessions=3, max_waiting=3, max_rows=16, prefill_rows=8)
+    prompts = [(*SYSTEM, *[token] * 25) for token in (5, 6, 7, 8)]
+    drive(coordinator, opening(1, prompts[0]))
+    for number, prompt in enumerate(prompts[1:], 2):
+        coordinator.dispatcher.open_alone(opening(number, prompt), 0)
+    texts: dict[int, list[int]] = {}
+    while begun := coordinator.begin_pass():
+        for send in coordinator.end_pass(begun):
+            assert isinstance(send.message, Verdict)
+            texts.setdefault(send.message.request_id, []).append(send.message.next_token_id)
+    for number, prompt in enumerate(prompts[1:], 2):
+        assert texts[number] == generate_alone(ToyModel(), prompt, Sampling(), 20, frozenset())
+    assert coordinator.target.num_open == coordinator.dispatcher.num_kept_sequences == 3
+
+
+def test_an_engine_that_cannot_copy_computes_that_text_anew_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    coordinator = Coordinator(keep_sequences=True)
+    drive(coordinator, opening(1, (*SYSTEM, *[5] * 30)))
+
+    def refuse(sequence: int) -> bytes:
+        raise LimitError("longer than the window")
+
+    monkeypatch.setattr(coordinator.target, "save", refuse)
+    other = (*SYSTEM, *[6] * 30)
+    assert drive(coordinator, opening(2, other)) == generate_alone(ToyModel(), other, Sampling(), 20, frozenset())
+    assert coordinator.target.num_open == coordinator.dispatcher.num_kept_sequences == 2

@@ -143,6 +143,18 @@ def test_the_official_client_gets_the_targets_own_text(
     assert chunks[-2].choices[0].finish_reason == "length"
     assert chunks[-1].usage.completion_tokens == MAX_TOKENS
 
+    at_agent = client.chat.completions.create(
+        model=DEFAULT_PAIR,
+        messages=history,  # type: ignore[arg-type]
+        max_tokens=MAX_TOKENS,
+        temperature=0,
+    )
+    assert at_agent.choices[0].message.content == second.choices[0].message.content
+    timings = at_agent.model_extra["timings"]
+    assert timings["cache_n"] + timings["prompt_n"] == len(ids)
+    assert timings["prompt_n"] < 30 < timings["draft_cache_n"], "neither end computes the first turn again"
+    assert at_agent.usage.prompt_tokens_details.cached_tokens == timings["cache_n"]
+
     stop = greedy[20:24]
     stopped = ask(client, stop=[stop])
     assert stopped.choices[0].message.content == greedy[: greedy.index(stop)]

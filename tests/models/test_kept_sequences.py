@@ -21,6 +21,16 @@ def test_a_long_conversation_is_not_cut_back_for_a_system_prompt_that_others_sha
     assert kept.take([1, 2, *range(10, 14), 7]) is not None
 
 
+def test_what_others_share_is_copied_from_where_most_of_it_stands_if_it_is_worth_it() -> None:
+    kept = KeptSequences()
+    kept.keep(0, [*[1] * 15, *[2] * 40])
+    kept.keep(1, [*[1] * 20, *[3] * 40])
+    assert kept.nearest([*[1] * 20, 5]) == (Kept(1, (*[1] * 20, *[3] * 40)), 20)
+    assert kept.nearest([*[1] * 15, 5]) is None
+    assert KeptSequences().nearest([1] * 20) is None
+    assert len(kept) == 2
+
+
 def test_the_least_recently_used_goes_first() -> None:
     kept = KeptSequences()
     kept.keep(0, [1])

@@ -92,6 +92,7 @@ COORDINATOR_MESSAGES: st.SearchStrategy[CoordinatorMessage] = st.one_of(
         num_draft_tokens=st.integers(0, 64),
         price=st.integers(0, 1000),
         alone=st.booleans(),
+        num_reused=COUNT,
     ),
     st.builds(Pong, COUNT, U64),
     st.builds(RecordsAck, NAME, U64, U64),
@@ -120,15 +121,15 @@ def test_a_round_of_four_drafted_tokens_keeps_its_budget_with_the_largest_values
     largest = 2**31 - 1
     draft = Draft(2**64 - 1, largest, largest, (2**24 - 1,) * 4, largest, largest)
     verdict = Verdict(
-        2**64 - 1, largest, 4, 2**24 - 1, 2, 2**64 - 1, 2**64 - 1, largest, largest, 2**64 - 1, 64, 1000, alone=True
+        2**64 - 1, largest, 4, 2**24 - 1, 2, 2**64 - 1, 2**64 - 1, largest, largest, 2**64 - 1, 64, 1000, True, largest
     )
     assert decode_agent_message(encode(draft)) == draft
     assert decode_coordinator_message(encode(verdict)) == verdict
     # version 1, array head 1, type 1, request id 9, round 5, length 5, list head 1, 4 ids of 5, two times of 5
     assert len(encode(draft)) == 53 <= 64
     # 1 + 1 + 1 + 9 + 5, accepted 1, id 5, finish 1, time 9, residence 9, verify 5, rows 5, energy 9, most drafted 1,
-    # price 3, alone 1
-    assert len(encode(verdict)) == 66
+    # price 3, alone 1, reused 5
+    assert len(encode(verdict)) == 71
     assert len(encode(draft)) + len(encode(verdict)) <= 128
 
 
@@ -138,10 +139,10 @@ def test_a_verdict_that_waited_for_hours_in_a_queue_and_cost_kilojoules_is_still
     assert decode_coordinator_message(encode(verdict)) == verdict
 
 
-@pytest.mark.parametrize("version", [0, 1, 255])
+@pytest.mark.parametrize("version", [0, 2, 255])
 def test_another_version_is_told_apart_from_garbage(version: int) -> None:
     frame = bytes([version]) + encode(SAMPLE)[1:]
-    with pytest.raises(WireVersionError, match=f"version {version}, this side speaks 2"):
+    with pytest.raises(WireVersionError, match=f"version {version}, this side speaks 3"):
         decode_agent_message(frame)
     with pytest.raises(WireVersionError):
         decode_coordinator_message(frame)

@@ -1,6 +1,6 @@
 """The agent's figures for Prometheus."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
@@ -19,9 +19,11 @@ class AgentCollector(Collector):
 
     Args:
         meter: of this box, running; or the reason why there is none.
+        num_kept: tells how many sequences of the draft are kept.
     """
 
-    def __init__(self, meter: Sampler | str) -> None:
+    def __init__(self, meter: Sampler | str, num_kept: Callable[[], int] = lambda: 0) -> None:
+        self._num_kept = num_kept
         self._drafts = DraftTally()
         self._up_bytes = self._down_bytes = self._num_reopens = 0
         self._meter = meter
@@ -41,6 +43,7 @@ class AgentCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield the figures of now."""
         yield from drafts(self._drafts)
+        yield gauge("sequences_kept", "Sequences of the draft kept for a next turn", self._num_kept())
         yield counter("sent_bytes", "Payload to the coordinator, of requests that ended", self._up_bytes)
         yield counter("received_bytes", "Payload from the coordinator, of requests that ended", self._down_bytes)
         yield counter("reopened_requests", "Requests opened again after a loss", self._num_reopens)

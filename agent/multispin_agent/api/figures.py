@@ -18,7 +18,8 @@ def course_of(finished: Finished, num_prompt_tokens: int) -> Course:
         first_token_ns=finished.first_token_ns,
         ended_ns=finished.ended_ns,
         num_prompt_tokens=num_prompt_tokens,
-        num_cached=0,
+        num_cached=finished.num_reused,
+        num_draft_cached=finished.num_draft_reused,
         num_tokens=len(finished.token_ids),
         steps=steps,
     )

@@ -42,7 +42,7 @@ class AgentService:
         self._drafts = drafts
         self._engine = engine
         self._meter = meter
-        self.collector = AgentCollector(meter if isinstance(meter, str) else meter.sampler)
+        self.collector = AgentCollector(meter if isinstance(meter, str) else meter.sampler, drafts.num_kept)
 
     @property
     def tokenizer(self) -> Tokenizer:

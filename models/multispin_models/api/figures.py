@@ -16,9 +16,10 @@ class Course(NamedTuple):
     Attributes:
         started_ns, first_token_ns, ended_ns: monotonic; the first token is 0 if there was none.
         num_prompt_tokens: of the request.
-        num_cached: of them, not computed again.
+        num_cached: of them, not computed again by the target.
         num_tokens: generated, the end token included.
         steps: (drafted, accepted) of every verification of a draft.
+        num_draft_cached: tokens of the prompt that the draft model did not compute again.
     """
 
     started_ns: int
@@ -28,6 +29,7 @@ class Course(NamedTuple):
     num_cached: int
     num_tokens: int
     steps: tuple[tuple[int, int], ...] = ()
+    num_draft_cached: int = 0
 
     def times_ms(self) -> tuple[float, float]:
         """Return milliseconds to the first token, and from there to the last."""
@@ -51,6 +53,7 @@ def timings_of(course: Course) -> Timings:
         predicted_per_second=_per_second(course.num_tokens, predicted_ms),
         draft_n=sum(drafted for drafted, _ in course.steps),
         draft_n_accepted=sum(accepted for _, accepted in course.steps),
+        draft_cache_n=course.num_draft_cached,
     )
 
 

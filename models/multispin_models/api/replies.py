@@ -49,10 +49,11 @@ class Timings(Struct, frozen=True):
     """llama.cpp's timings, as the user's end saw them: prompt_ms is the time to the first token, network included.
 
     Attributes:
-        cache_n: prompt tokens that were not computed again.
+        cache_n: prompt tokens that the target did not compute again.
         prompt_n, prompt_ms: prompt tokens, and milliseconds until the first token was here.
         predicted_n, predicted_ms: tokens generated, and milliseconds from the first to the last.
         draft_n, draft_n_accepted: tokens drafted, and of them accepted.
+        draft_cache_n: prompt tokens that the draft model did not compute again; this project's, not llama.cpp's.
     """
 
     cache_n: int
@@ -66,6 +67,7 @@ class Timings(Struct, frozen=True):
     predicted_per_second: float | None
     draft_n: int
     draft_n_accepted: int
+    draft_cache_n: int = 0
 
 
 class SpeculativeDecoding(Struct, frozen=True, omit_defaults=True):

@@ -10,7 +10,7 @@ The models are hashes of the last tokens (`toy_model`), so that a cache that hol
 import asyncio
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -84,6 +84,7 @@ class _FaultyWorld:
         self._network = Network(setting.seed, Observed())
         self._agents: list[RunningAgent | None] = [None] * setting.num_agents
         self._models: list[_TimedToyModel] = []
+        self._num_kept: list[Callable[[], int]] = []  # sequences that each keeps
         self._back = [asyncio.Event() for _ in range(setting.num_agents)]
         # Dicts and not sets, whose order differs from process to process.
         self._serving: list[dict[asyncio.Task[Any], None]] = [{} for _ in range(setting.num_agents)]
@@ -177,7 +178,8 @@ class _FaultyWorld:
             retry_max_s=5.0,
             deadline_s=10 * STUCK_S,
         )
-        drafts = model_source(Loaded(model, ToyTokenizer()))
+        drafts = model_source(Loaded(model, ToyTokenizer()), keeps=True)
+        self._num_kept.append(drafts.num_kept)
         if config.draft == "lookup":
             drafts = lookup_source(ToyTokenizer(), config)
         elif config.draft == "lookup+model":
@@ -263,11 +265,11 @@ class _FaultyWorld:
             self._problems.append(f"agent {index}: text {got}, the target's is {wanted}, of {job}")
 
     async def _look_for_leftovers(self) -> None:
-        for index, model in enumerate(self._models):
-            if model.num_open and any(agent is not None for agent in self._agents):
+        for index, (model, num_kept) in enumerate(zip(self._models, self._num_kept, strict=True)):
+            if model.num_open > num_kept() and any(agent is not None for agent in self._agents):
                 await asyncio.sleep(60.0)  # a draft under way ends
-            if model.num_open:
-                self._problems.append(f"draft model {index}: {model.num_open} sequences left open")
+            if model.num_open != num_kept():
+                self._problems.append(f"draft model {index}: {model.num_open - num_kept()} sequences left open")
         for agent in self._agents:
             if agent is not None:
                 await agent.close()

@@ -200,7 +200,12 @@ def test_a_reader_that_takes_nothing_is_cut_off() -> None:
 def test_a_slow_reader_does_not_hold_a_slot() -> None:
     async def part(loopback: Loopback) -> None:
         reader, _ = await loopback.send("POST", "/v1/completions", {**PROMPT, "stream": True})
-        await until(lambda: not loopback.coordinator.dispatcher.sessions and loopback.draft.num_open == 0, "it ended")
+        await until(
+            lambda: (
+                not loopback.coordinator.dispatcher.sessions and loopback.draft.num_open == loopback.drafts.num_kept()
+            ),
+            "it ended",
+        )
         assert b"[DONE]" in await asyncio.wait_for(reader.read(), 10)
 
     play(part)
@@ -367,3 +372,48 @@ def test_what_fails_has_a_status_before_any_text_and_an_event_after_it(
 
     play(part)
     assert str(error) in caplog.text
+
+
+def turns(*contents: str) -> dict[str, Any]:
+    roles = ("user", "assistant")
+    messages = [{"role": roles[place % 2], "content": content} for place, content in enumerate(contents)]
+    return {"messages": messages, "max_tokens": 30, "temperature": 0, "ignore_eos": True}
+
+
+def written(prompt: str, max_tokens: int = 30) -> str:
+    ids = generate_alone(ToyModel(n_ctx=512), ToyTokenizer().encode(prompt), Sampling(), max_tokens, frozenset())
+    return b"".join(map(ToyTokenizer().token_bytes, ids)).decode()
+
+
+def test_the_next_turn_of_a_conversation_computes_what_is_new_at_both_ends_and_the_text_stays_the_targets() -> None:
+    async def part(loopback: Loopback) -> None:
+        asked = "hello" * 8
+        first = written(f"u{asked}")
+        for contents, prompt in (((asked,), f"u{asked}"), ((asked, first, "more"), f"u{asked}a{first}umore")):
+            status, body = await loopback.ask("POST", "/v1/chat/completions", turns(*contents))
+            reply = msgspec.json.decode(body)
+            assert status == 200
+            assert reply["choices"][0]["message"]["content"] == written(prompt)
+            await until(loopback.is_idle, "nothing is left but what is kept")
+        timings = reply["timings"]
+        assert timings["cache_n"] + timings["prompt_n"] == len(prompt)
+        # The toy's template closes no turn: what the text shares with the prompt ends at the "a" of the assistant.
+        assert timings["cache_n"] == timings["draft_cache_n"] == len(f"u{asked}")
+        assert reply["usage"]["prompt_tokens_details"] == {"cached_tokens": timings["cache_n"]}
+
+    play(part)
+
+
+def test_the_next_turn_of_a_text_goes_on_from_all_of_it() -> None:
+    async def part(loopback: Loopback) -> None:
+        await loopback.ask("POST", "/v1/completions", PROMPT)
+        await until(loopback.is_idle, "the first turn is kept")
+        text = [1, 2, 3, *ToyTokenizer().encode(alone(40))]
+        _, body = await loopback.ask("POST", "/v1/completions", {**PROMPT, "prompt": [*text, 5, 6]})
+        timings = msgspec.json.decode(body)["timings"]
+        assert (timings["cache_n"], timings["prompt_n"]) == (len(text) - 1, 3), "the last token was never fed"
+        assert timings["draft_cache_n"] > 30
+        _, metrics = await loopback.ask("GET", "/metrics")
+        assert b"multispin:sequences_kept 1.0" in metrics
+
+    play(part)
