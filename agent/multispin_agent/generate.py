@@ -21,6 +21,7 @@ from multispin_agent.request import Finished, Request, RequestFailed, RoundTimin
 from multispin_agent.round_clock import RoundClock
 from multispin_models.engine_thread import Engine
 from multispin_models.messages import Draft, Open, Refused, Report, Verdict, Welcome
+from multispin_models.provenance import Piece, Provenance, sources_of_round
 from multispin_models.records import Finish
 from multispin_models.text import TextAssembler
 
@@ -44,7 +45,7 @@ class _Serving:
         client: Client,
         drafts: DraftSource,
         engine: Engine,
-        on_text: Callable[[str], None],
+        on_text: Callable[[Piece], None],
         started_ns: int | None,
     ) -> None:
         self._config = config
@@ -64,6 +65,7 @@ class _Serving:
             history=client.history,
         )
         self._assembler = TextAssembler(drafts.tokenizer.token_bytes, request.stop)
+        self._provenance = Provenance(drafts.tokenizer.token_bytes) if request.provenance else None
         self._drafts = drafts
         self._drafter: Drafter | None = None
         self._confidence = RequestConfidence(client.confidence)
@@ -303,8 +305,13 @@ class _Serving:
         self._up_bytes, self._draft_s = 0, 0.0
         if self._generation.alone:
             self._sent_ns = answer.received_ns  # an empty draft, taken for granted
-        if text := self._assembler.feed(done.token_ids):
-            self._on_text(text)
+        if self._provenance is not None:
+            self._provenance.add(done.token_ids, sources_of_round(len(flight), verdict.num_accepted))
+        self._give(self._assembler.feed(done.token_ids))
+
+    def _give(self, text: str) -> None:
+        if text:
+            self._on_text(Piece(text) if self._provenance is None else self._provenance.take(text))
 
     def _ask_for_missed(self, verdict: Verdict) -> None:
         """Ask again, once, for a verdict that was lost on the way while the coordinator goes on alone."""
@@ -315,8 +322,7 @@ class _Serving:
 
     def _result(self) -> Finished:
         finished = self._finished
-        if rest := self._assembler.finish():
-            self._on_text(rest)
+        self._give(self._assembler.finish())
         finished.token_ids = self._generation.generated[: self._assembler.num_tokens]
         finished.text = self._assembler.text
         finished.finish = "stop" if self._assembler.stopped else FINISH_NAMES.get(self._generation.finish, "error")
@@ -332,7 +338,7 @@ async def generate(
     client: Client,
     drafts: DraftSource,
     engine: Engine,
-    on_text: Callable[[str], None] = lambda _text: None,
+    on_text: Callable[[Piece], None] = lambda _piece: None,
     started_ns: int | None = None,
 ) -> Finished:
     """Return the text of a request and how it came about.
@@ -343,7 +349,7 @@ async def generate(
         client: the connection.
         drafts: where they come from; its drafters are used in `engine` only.
         engine: its thread.
-        on_text: called with every piece of text as it becomes certain.
+        on_text: called with every piece of text as it becomes certain; with its spans, if the request asks for them.
         started_ns: when it began, by the client's clock; null for now.
 
     Raises:

@@ -31,6 +31,7 @@ class Request:
         max_tokens: most tokens to generate.
         stop: strings before which the text ends.
         ignore_end: go on past end-of-text.
+        provenance: say whose every part of the text is.
     """
 
     request_id: int
@@ -39,6 +40,7 @@ class Request:
     max_tokens: int
     stop: tuple[str, ...] = ()
     ignore_end: bool = False
+    provenance: bool = False
 
 
 @dataclass

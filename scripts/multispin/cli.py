@@ -23,6 +23,7 @@ class Command(NamedTuple):
 COMMANDS = (
     Command("local", "multispin.local_command", "run coordinator and agents on this machine over a file of prompts"),
     Command("up", "multispin.up_command", "run coordinator and agents on this machine for users, over HTTP"),
+    Command("chat", "multispin.chat_command", "chat with an agent or a coordinator; drafted tokens have colours"),
     Command("top", "multispin.top_command", "watch daemons: a live table from their metrics"),
     Command("agent", "multispin_agent.daemon", "run an agent: draft for the requests of a file or of standard input"),
     Command("coordinator", "multispin_coordinator.daemon", "run a coordinator: verify the drafts of all its agents"),

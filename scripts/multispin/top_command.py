@@ -9,11 +9,10 @@ import http.client
 import sys
 import time
 import urllib.request
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
+from multispin.access import KEY_VARIABLE, authorization, checked_url
 from multispin_models.clock import monotonic_ns
 from multispin_models.errors import ConfigError
 
@@ -29,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("urls", nargs="*", default=["http://127.0.0.1:8080"], metavar="URL", help="default %(default)s")
     parser.add_argument("--interval", type=float, default=2.0, metavar="S", help="seconds a line (default 2)")
     parser.add_argument("--once", action="store_true", help="end after one interval")
-    parser.add_argument("--http-keys-file", metavar="FILE", help="file of bearer keys; its first one is sent")
+    parser.add_argument(
+        "--http-keys-file", metavar="FILE", help=f"file of bearer keys; its first one is sent (else ${KEY_VARIABLE})"
+    )
     parser.add_argument("--json", action="store_true", help="print one object an interval instead of a table")
 
 
@@ -41,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"the HTTP interface is not installed ({error}): run scripts/setup") from error
     if not 0.1 <= args.interval <= 3600.0:
         raise ConfigError(f"--interval is {args.interval:g}, allowed are 0.1 to 3600 seconds")
-    urls = [_checked(url) for url in args.urls]
-    headers = {} if args.http_keys_file is None else {"authorization": f"Bearer {_first_key(args.http_keys_file)}"}
+    urls = [checked_url(url) for url in args.urls]
+    headers = authorization(args.http_keys_file)
 
     def read(url: str) -> tuple[Readings, int] | str:
         try:
@@ -70,24 +71,6 @@ def run(args: argparse.Namespace) -> int:
             print((HOME_AND_CLEAR if live else "") + "\n".join(table(states)), flush=True)
         if args.once:
             return int(any(state.error is not None for state in states))
-
-
-def _checked(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
-        raise ConfigError(f"URL is {url!r}, allowed is http://HOST:PORT")
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def _first_key(path: str) -> str:
-    try:
-        lines = Path(path).read_text(encoding="ascii").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"key file {path} cannot be read: {error}") from error
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not keys:
-        raise ConfigError(f"key file {path} holds no key")
-    return keys[0]
 
 
 def _fetch(url: str, headers: dict[str, str]) -> str:

@@ -17,6 +17,7 @@ from multispin_models.api.service import Bounds, Generated, TextRequest
 from multispin_models.clock import monotonic_ns
 from multispin_models.engine_thread import EngineThread
 from multispin_models.language_model import Tokenizer
+from multispin_models.provenance import Piece
 
 __all__ = ["AgentService"]
 
@@ -74,7 +75,7 @@ class AgentService:
         """Return what is the matter with the coordinator, "" if nothing."""
         return self._client.why_absent(monotonic_ns())
 
-    async def generate(self, request: TextRequest, on_text: Callable[[str], None], queued_s: float) -> Generated:
+    async def generate(self, request: TextRequest, on_text: Callable[[Piece], None], queued_s: float) -> Generated:
         """Return the text of a request.
 
         Raises:
@@ -92,6 +93,7 @@ class AgentService:
                     request.max_tokens,
                     stop=request.stop,
                     ignore_end=request.ignore_end,
+                    provenance=request.provenance,
                 ),
                 config=self._config,
                 client=self._client,

@@ -16,6 +16,7 @@ from multispin_models.clock import monotonic_ns
 from multispin_models.energy.meter import Label
 from multispin_models.language_model import ModelInfo, Tokenizer
 from multispin_models.messages import Open, Refused, Verdict
+from multispin_models.provenance import Piece, Provenance, sources_of_round
 from multispin_models.text import TextAssembler
 
 __all__ = ["AloneService"]
@@ -75,7 +76,7 @@ class AloneService:
         """Return "": whoever can ask is served."""
         return ""
 
-    async def generate(self, request: TextRequest, on_text: Callable[[str], None], queued_s: float) -> Generated:
+    async def generate(self, request: TextRequest, on_text: Callable[[Piece], None], queued_s: float) -> Generated:
         """Return the text of a request.
 
         Raises:
@@ -86,13 +87,15 @@ class AloneService:
         try:
             session = self._server.open_alone(writing.open(), answers.put_nowait)
             while not writing.is_done:
-                if text := writing.take(await answers.get()):
-                    on_text(text)
+                piece = writing.take(await answers.get())
+                if piece.text:
+                    on_text(piece)
         except Reject as reject:
             raise _api_error(reject.code, reject.message) from reject
         finally:
             self._server.close_alone(request.request_id)
-        if rest := writing.finish():
+        rest = writing.finish()
+        if rest.text:
             on_text(rest)
         return writing.generated(self._config, self._energy_label, session.num_reused, queued_s)
 
@@ -103,6 +106,7 @@ class _Writing:
     def __init__(self, request: TextRequest, tokenizer: Tokenizer) -> None:
         self._request = request
         self._assembler = TextAssembler(tokenizer.token_bytes, request.stop)
+        self._provenance = Provenance(tokenizer.token_bytes) if request.provenance else None
         self._started_ns = monotonic_ns()
         self._first_token_ns = self._ended_ns = 0
         self._energy_nj: int | None = 0
@@ -124,7 +128,7 @@ class _Writing:
             ignore_end=request.ignore_end,
         )
 
-    def take(self, answer: Verdict | Refused) -> str:
+    def take(self, answer: Verdict | Refused) -> Piece:
         """Return the text that is certain now.
 
         Raises:
@@ -138,11 +142,17 @@ class _Writing:
         self._finish = answer.finish
         share = answer.energy_nj
         self._energy_nj = None if share is None or self._energy_nj is None else self._energy_nj + share
-        return self._assembler.feed((answer.next_token_id,))
+        token_ids = (answer.next_token_id,)
+        if self._provenance is not None:
+            self._provenance.add(token_ids, sources_of_round(0, 0))
+        return self._piece(self._assembler.feed(token_ids))
 
-    def finish(self) -> str:
+    def finish(self) -> Piece:
         """Return what was held back."""
-        return self._assembler.finish()
+        return self._piece(self._assembler.finish())
+
+    def _piece(self, text: str) -> Piece:
+        return Piece(text) if self._provenance is None else self._provenance.take(text)
 
     def generated(self, config: Config, energy_label: Label | None, num_reused: int, queued_s: float) -> Generated:
         course = Course(

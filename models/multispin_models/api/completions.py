@@ -62,7 +62,7 @@ class TextEndpoint:
                     await _send_stream(send, reply, outbox, generation)
                 else:
                     await asyncio.wait({generation})
-                    await json_response(reply.whole(outcome(generation)))(scope, receive, send)
+                    await json_response(reply.whole(outcome(generation), outbox.take_all().spans))(scope, receive, send)
             finally:
                 gone.cancel()
                 generation.cancel()
@@ -89,21 +89,22 @@ class TextEndpoint:
             is_chat=prepared.is_chat,
             include_usage=prepared.include_usage,
             with_metrics=self._settings.metrics != "none",
+            with_provenance=prepared.text.provenance,
         )
 
 
 async def _send_stream(send: Send, reply: Reply, outbox: Outbox, generation: "asyncio.Task[Generated]") -> None:
     """Send a text while it is written. What fails before there is any has a status of its own."""
-    text = await outbox.take(KEEP_ALIVE_S)
-    if text is None:
+    piece = await outbox.take(KEEP_ALIVE_S)
+    if piece is None:
         outcome(generation)
     headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     ahead = reply.begin()
-    while text is not None:
-        await _send_body(send, ahead + (reply.piece(text) if text else KEEP_ALIVE))
+    while piece is not None:
+        await _send_body(send, ahead + (reply.piece(piece) if piece.text else KEEP_ALIVE))
         ahead = b""
-        text = await outbox.take(KEEP_ALIVE_S)
+        piece = await outbox.take(KEEP_ALIVE_S)
     try:
         end = reply.end(outcome(generation))
     except ApiError as error:

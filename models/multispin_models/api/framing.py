@@ -25,6 +25,7 @@ from multispin_models.api.replies import (
     Usage,
 )
 from multispin_models.api.service import Generated
+from multispin_models.provenance import Piece, Span
 
 __all__ = ["DONE", "KEEP_ALIVE", "Reply", "event", "error_event"]
 
@@ -58,6 +59,7 @@ class Reply:
         is_chat: of which kind.
         include_usage: whether a stream ends with the usage.
         with_metrics: whether `metrics` are told.
+        with_provenance: whether it is told whose every part of the text is.
     """
 
     def __init__(
@@ -71,11 +73,13 @@ class Reply:
         is_chat: bool,
         include_usage: bool = False,
         with_metrics: bool = False,
+        with_provenance: bool = False,
     ) -> None:
         self._is_chat = is_chat
         self._num_prompt_tokens = num_prompt_tokens
         self._include_usage = include_usage
         self._with_metrics = with_metrics
+        self._with_provenance = with_provenance
         self._head: dict[str, Any] = {
             "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{request_id:016x}",
             "created": created,
@@ -83,9 +87,9 @@ class Reply:
             "system_fingerprint": fingerprint,
         }
 
-    def whole(self, generated: Generated) -> ChatCompletion | Completion:
-        """Return the reply in one."""
-        after = {**self._figures(generated), "usage": self._usage(generated)}
+    def whole(self, generated: Generated, spans: tuple[Span, ...] = ()) -> ChatCompletion | Completion:
+        """Return the reply in one; `spans` are of its text."""
+        after = {**self._figures(generated), **self._provenance(spans), "usage": self._usage(generated)}
         if self._is_chat:
             message = ChatChoice(ReplyMessage(generated.text), generated.finish)
             return ChatCompletion(**self._head, object="chat.completion", choices=(message,), **after)
@@ -96,9 +100,9 @@ class Reply:
         """Return what comes before all text."""
         return event(self._chunk(Delta(role="assistant", content=""), "", None)) if self._is_chat else b""
 
-    def piece(self, text: str) -> bytes:
+    def piece(self, piece: Piece) -> bytes:
         """Return the event with a piece of text."""
-        return event(self._chunk(Delta(content=text), text, None))
+        return event(self._chunk(Delta(content=piece.text), piece.text, None, **self._provenance(piece.spans)))
 
     def end(self, generated: Generated) -> bytes:
         """Return what comes after all text."""
@@ -121,6 +125,9 @@ class Reply:
     def _figures(self, generated: Generated) -> dict[str, Any]:
         figures: dict[str, Any] = {"timings": generated.timings, "energy": generated.energy}
         return {**figures, "metrics": generated.metrics} if self._with_metrics else figures
+
+    def _provenance(self, spans: tuple[Span, ...]) -> dict[str, Any]:
+        return {"provenance": spans} if self._with_provenance else {}
 
     def _usage(self, generated: Generated) -> Usage:
         return Usage(

@@ -77,6 +77,7 @@ def prepare_text(
         max_tokens=min(max_tokens, room - len(prompt_ids)),
         stop=stop,
         ignore_end=bool(request.ignore_eos),
+        provenance=bool(request.provenance),
     )
     include_usage = options is not None and options.include_usage
     return Prepared(text, isinstance(request, ChatRequest), bool(request.stream), include_usage)

@@ -4,6 +4,8 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from multispin_models.provenance import Span
+
 __all__ = [
     "ChatChoice",
     "ChatChunk",
@@ -135,6 +137,7 @@ class _Reply(Struct, frozen=True, kw_only=True):
     timings: Timings | UnsetType = UNSET
     metrics: Metrics | UnsetType = UNSET
     energy: Energy | UnsetType = UNSET
+    provenance: tuple[Span, ...] | UnsetType = UNSET
 
 
 class ReplyMessage(Struct, frozen=True):

@@ -105,6 +105,7 @@ class _Draw(Struct, frozen=True, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
+    provenance: bool | None = None
 
 
 class ContentPart(Struct, frozen=True):
@@ -136,6 +137,7 @@ class ChatRequest(_Draw, frozen=True, kw_only=True):
         stop: a string or up to 16, before the first of which the text ends.
         stream: answer in server-sent events.
         ignore_eos: go on past end-of-text.
+        provenance: tell whose every part of the text is; this project's own field.
     """
 
     messages: Annotated[tuple[Message, ...], Meta(min_length=1)]

@@ -7,6 +7,7 @@ import msgspec
 
 from multispin_models.api.replies import Energy, FinishReason, Metrics, Timings
 from multispin_models.language_model import Tokenizer
+from multispin_models.provenance import Piece
 from multispin_models.sampling import Sampling
 
 __all__ = ["Bounds", "Generated", "TextRequest", "TextService"]
@@ -22,6 +23,7 @@ class TextRequest(msgspec.Struct, frozen=True):
         max_tokens: most tokens to generate.
         stop: the text ends before the first of these.
         ignore_end: go on past end-of-text.
+        provenance: pieces of the text come with their spans.
     """
 
     request_id: int
@@ -30,6 +32,7 @@ class TextRequest(msgspec.Struct, frozen=True):
     max_tokens: int
     stop: tuple[str, ...] = ()
     ignore_end: bool = False
+    provenance: bool = False
 
 
 class Generated(NamedTuple):
@@ -90,7 +93,7 @@ class TextService(Protocol):
         """Return why requests cannot be counted on to be served now, "" when they can."""
         ...
 
-    async def generate(self, request: TextRequest, on_text: Callable[[str], None], queued_s: float) -> Generated:
+    async def generate(self, request: TextRequest, on_text: Callable[[Piece], None], queued_s: float) -> Generated:
         """Return the text of a request; cancelled, it frees all that the request holds.
 
         Args:

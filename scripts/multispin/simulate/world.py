@@ -26,6 +26,7 @@ from multispin_coordinator.passes import Pass
 from multispin_coordinator.server import Server
 from multispin_models.engines import Loaded
 from multispin_models.messages import Draft, Verdict, decode_agent_message, decode_coordinator_message
+from multispin_models.provenance import Piece
 from multispin_models.sampling import Sampling
 
 __all__ = ["Observed", "RunningAgent", "RunningCoordinator", "Served", "World", "run_scenario"]
@@ -116,7 +117,7 @@ class RunningAgent:
         self._engine = VirtualEngine()
         self._client = Client(config, drafts.info, NO_CONTEXT, open_channel=network.open_agent_channel, now_ns=now_ns)
 
-    async def generate(self, request: Request, on_text: Callable[[str], None] = lambda _text: None) -> Finished:
+    async def generate(self, request: Request, on_text: Callable[[Piece], None] = lambda _piece: None) -> Finished:
         """Serve a request, as the daemon does."""
         return await generate(
             request,

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.toy_model import ToyModel
 from multispin_agent.request import RequestFailed
 from multispin_models.api.settings import HttpSettings
 from multispin_models.clock import monotonic_ns
+from multispin_models.provenance import Piece
 from multispin_models.sampling import Sampling
 from multispin_models.target_alone import generate_alone
 
@@ -353,9 +355,9 @@ def test_what_fails_has_a_status_before_any_text_and_an_event_after_it(
 ) -> None:
     said: list[str] = []
 
-    async def fail(request: Any, *, on_text: Callable[[str], None], **others: Any) -> Any:
+    async def fail(request: Any, *, on_text: Callable[[Piece], None], **others: Any) -> Any:
         for text in said:
-            on_text(text)
+            on_text(Piece(text))
         raise error
 
     monkeypatch.setattr("multispin_agent.api.service.generate", fail)
@@ -415,5 +417,29 @@ def test_the_next_turn_of_a_text_goes_on_from_all_of_it() -> None:
         assert timings["draft_cache_n"] > 30
         _, metrics = await loopback.ask("GET", "/metrics")
         assert b"multispin:sequences_kept 1.0" in metrics
+
+    play(part)
+
+
+def test_whose_every_token_is_is_told_to_those_who_ask() -> None:
+    async def part(loopback: Loopback) -> None:
+        ask = {**PROMPT, "provenance": True}
+        status, body = await loopback.ask("POST", "/v1/completions", ask)
+        whole = msgspec.json.decode(body)
+        assert status == 200
+        spans = whole["provenance"]
+        assert "".join(span["text"] for span in spans) == whole["choices"][0]["text"] == alone(40)
+        counts = Counter(span["source"] for span in spans)
+        assert counts["accepted"] == whole["timings"]["draft_n_accepted"] > 0, "a letter a token"
+        assert counts["recovered"] > 0
+        assert counts.total() == 40
+        got = events((await loopback.ask("POST", "/v1/completions", {**ask, "stream": True}))[1])
+        for chunk in got[:-2]:
+            assert "".join(span["text"] for span in chunk["provenance"]) == chunk["choices"][0]["text"]
+        loopback.at_coordinator = True
+        _, body = await loopback.ask("POST", "/v1/completions", ask)
+        assert {span["source"] for span in msgspec.json.decode(body)["provenance"]} == {"target"}
+        _, body = await loopback.ask("POST", "/v1/completions", PROMPT)
+        assert "provenance" not in msgspec.json.decode(body)
 
     play(part)

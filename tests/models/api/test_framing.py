@@ -17,6 +17,7 @@ from multispin_models.api.outbox import Outbox
 from multispin_models.api.replies import EndEnergy, Energy, Metrics, SpeculativeDecoding, Timings
 from multispin_models.api.service import Generated
 from multispin_models.errors import ConfigError
+from multispin_models.provenance import Piece, Span
 
 TIMINGS = Timings(0, 3, 10.0, 3.3, 300.0, 5, 20.0, 4.0, 250.0, 4, 3)
 METRICS = Metrics(10.0, 20.0, 0.0, 5.0, 166.0, SpeculativeDecoding(4.0, 0.75, (0, 0, 0, 1), 1, 3, 4, 4))
@@ -39,7 +40,7 @@ def data(events: bytes) -> list[Any]:
 
 def test_a_chat_streams_its_role_its_text_and_its_end() -> None:
     framed = reply()
-    first, piece, last, done = data(framed.begin() + KEEP_ALIVE + framed.piece("hé\n") + framed.end(GENERATED))
+    first, piece, last, done = data(framed.begin() + KEEP_ALIVE + framed.piece(Piece("hé\n")) + framed.end(GENERATED))
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert piece["choices"][0] == {"delta": {"content": "hé\n"}, "finish_reason": None, "index": 0, "logprobs": None}
     assert (last["choices"][0]["delta"], last["choices"][0]["finish_reason"]) == ({}, "stop")
@@ -53,7 +54,7 @@ def test_a_chat_streams_its_role_its_text_and_its_end() -> None:
 
 def test_usage_comes_in_an_event_of_its_own_without_choices() -> None:
     framed = reply(include_usage=True, with_metrics=True)
-    piece, last, usage, _ = data(framed.piece("a") + framed.end(GENERATED))
+    piece, last, usage, _ = data(framed.piece(Piece("a")) + framed.end(GENERATED))
     assert piece["usage"] is None
     assert last["usage"] is None
     assert "timings" not in last
@@ -67,7 +68,7 @@ def test_usage_comes_in_an_event_of_its_own_without_choices() -> None:
 def test_a_completion_streams_text() -> None:
     framed = reply(is_chat=False)
     assert framed.begin() == b""
-    piece, last, _ = data(framed.piece("a") + framed.end(GENERATED))
+    piece, last, _ = data(framed.piece(Piece("a")) + framed.end(GENERATED))
     assert (piece["object"], piece["choices"][0]["text"]) == ("text_completion", "a")
     assert (last["choices"][0]["text"], last["choices"][0]["finish_reason"]) == ("", "stop")
 
@@ -86,10 +87,20 @@ def test_a_whole_reply_has_all_in_one(is_chat: bool) -> None:
     assert whole["object"] == ("chat.completion" if is_chat else "text_completion")
 
 
+def test_whose_the_text_is_stands_beside_it_if_it_was_asked_for() -> None:
+    spans = (Span("a", "accepted"), Span("b", "recovered"))
+    framed = Reply(1, created=2, model="m", fingerprint="f", num_prompt_tokens=3, is_chat=True, with_provenance=True)
+    [piece] = data(framed.piece(Piece("ab", spans)))
+    told = [{"text": "a", "source": "accepted"}, {"text": "b", "source": "recovered"}]
+    assert piece["provenance"] == told
+    assert data(event(framed.whole(GENERATED, spans)))[0]["provenance"] == told
+    assert "provenance" not in data(reply().piece(Piece("ab", spans)))[0]
+
+
 @given(st.lists(st.text(min_size=1)))
 def test_any_text_comes_back_out_of_its_events(pieces: list[str]) -> None:
     framed = reply()
-    got = data(b"".join(framed.piece(piece) for piece in pieces) + framed.end(GENERATED))
+    got = data(b"".join(framed.piece(Piece(piece)) for piece in pieces) + framed.end(GENERATED))
     assert [chunk["choices"][0]["delta"]["content"] for chunk in got[: len(pieces)]] == pieces
 
 
@@ -106,12 +117,13 @@ def test_what_was_not_taken_is_taken_at_once() -> None:
     async def part() -> None:
         outbox = Outbox()
         for piece in ("a", "b", "c"):
-            outbox.put(piece)
-        assert await outbox.take(10) == "abc"
-        assert await outbox.take(0.001) == ""
-        outbox.put("d")
+            outbox.put(Piece(piece, (Span(piece, "bonus"),)))
+        taken = await outbox.take(10)
+        assert taken == Piece("abc", tuple(Span(letter, "bonus") for letter in "abc"))
+        assert await outbox.take(0.001) == Piece("")
+        outbox.put(Piece("d"))
         outbox.close()
-        assert await outbox.take(10) == "d"
+        assert await outbox.take(10) == Piece("d")
         assert await outbox.take(10) is None
 
     asyncio.run(part())
