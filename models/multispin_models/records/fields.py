@@ -10,11 +10,13 @@ import msgspec
 from multispin_models.records.kinds import KINDS
 from multispin_models.records.schema import SCHEMA_VERSION
 
-__all__ = ["describe_fields", "documented_structs", "records_document"]
+__all__ = ["describe_fields", "documented_structs", "first_line", "records_document", "type_name", "unit_of"]
 
 _UNITS = {
     "_j_per_token": "J",
     "_bytes": "B",
+    "_bytes_per_s": "B/s",
+    "_per_s": "1/s",
     "_ppm": "ppm",
     "_mbps": "Mbit/s",
     "_dbm": "dBm",
@@ -43,11 +45,11 @@ def records_document() -> str:
     for struct in documented_structs():
         hints = get_type_hints(struct)
         rows = [
-            f"| `{name}` | {_type_name(hints[name])} | {_unit(name)} | {meaning} |"
+            f"| `{name}` | {type_name(hints[name])} | {unit_of(name)} | {meaning} |"
             for name, meaning in describe_fields(struct).items()
         ]
         table = ["| field | type | unit | meaning |", "|---|---|---|---|", *rows]
-        parts.append("\n".join([f"## {struct.__name__}", "", _first_line(struct), "", *table, ""]))
+        parts.append("\n".join([f"## {struct.__name__}", "", first_line(struct), "", *table, ""]))
     return "\n".join(parts)
 
 
@@ -78,11 +80,13 @@ def describe_fields(struct: type[msgspec.Struct]) -> dict[str, str]:
     return {name: described.get(name, "").replace("|", "\\|") for name in struct.__struct_fields__}
 
 
-def _first_line(struct: type[msgspec.Struct]) -> str:
+def first_line(struct: type[msgspec.Struct]) -> str:
+    """Return what a struct is, from its docstring."""
     return (inspect.getdoc(struct) or "").partition("\n\n")[0].replace("\n", " ")
 
 
-def _unit(name: str) -> str:
+def unit_of(name: str) -> str:
+    """Return the unit that a field's name ends with; "" if with none."""
     return next((unit for suffix, unit in _UNITS.items() if name.endswith(suffix)), "")
 
 
@@ -93,16 +97,17 @@ def _structs_in(hint: Any) -> Iterator[type[msgspec.Struct]]:
         yield from _structs_in(inner)
 
 
-def _type_name(hint: Any) -> str:
+def type_name(hint: Any) -> str:
+    """Return a type in the words of the documents."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _type_name(arguments[0])
+        return type_name(arguments[0])
     if origin is Literal:
         return " or ".join(f'"{value}"' for value in arguments)
     if origin in {Union, types.UnionType}:
-        return " or ".join(_type_name(argument) for argument in arguments)
+        return " or ".join(type_name(argument) for argument in arguments)
     if origin in {tuple, list}:
-        return f"list of {_type_name(arguments[0])}"
+        return f"list of {type_name(arguments[0])}"
     if origin is dict or hint is dict:
         return "object"
     return _NAMES.get(hint, getattr(hint, "__name__", str(hint)))
