@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 import multispin_models
-from multispin_models.api.replies import ChatCompletion, Completion, Health, ModelList, Slot, Tokens
+from multispin_models.api.replies import ChatChunk, ChatCompletion, Completion, Health, Model, ModelList, Slot, Tokens
 from multispin_models.api.requests import NEUTRAL, ChatRequest, CompletionRequest, TokenizeRequest
 
 __all__ = ["describe"]
@@ -17,16 +17,19 @@ class _Operation(NamedTuple):
     path: str
     summary: str
     body: type[Struct] | None
-    reply: Any
-    streams: bool = False
+    reply: Any  # null: text
+    event: type[Struct] | None = None  # of a stream
+    parameter: str | None = None  # in the path
 
 
 _OPERATIONS = (
-    _Operation("post", "/v1/chat/completions", "Continue a conversation", ChatRequest, ChatCompletion, streams=True),
-    _Operation("post", "/v1/completions", "Continue a text", CompletionRequest, Completion, streams=True),
+    _Operation("post", "/v1/chat/completions", "Continue a conversation", ChatRequest, ChatCompletion, ChatChunk),
+    _Operation("post", "/v1/completions", "Continue a text", CompletionRequest, Completion, Completion),
     _Operation("get", "/v1/models", "What is served", None, ModelList),
+    _Operation("get", "/v1/models/{name}", "The same, by its name", None, Model, parameter="name"),
     _Operation("post", "/tokenize", "The tokens of a text or a conversation", TokenizeRequest, Tokens),
     _Operation("get", "/slots", "Requests that are served now", None, list[Slot]),
+    _Operation("get", "/metrics", "Figures in Prometheus' text format", None, None),
     _Operation("get", "/health", "Whether requests are served: 200, or 503 with the reason", None, Health),
 )
 
@@ -44,6 +47,33 @@ class Refusal(Struct, frozen=True):
     error: _Error
 
 
+def _described(operation: _Operation, schema_of: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of one operation."""
+    reply: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
+    if operation.reply is not None:
+        reply = {"application/json": {"schema": schema_of[str(operation.reply)]}}
+    if operation.event is not None:
+        of = f"Server-sent events, each with a {operation.event.__name__} as data or an error; then [DONE]"
+        reply["text/event-stream"] = {"schema": {"description": of}}
+    refused = {"application/json": {"schema": schema_of[str(Refusal)]}}
+    described: dict[str, Any] = {
+        "summary": operation.summary,
+        "responses": {
+            "200": {"description": "Done", "content": reply},
+            "default": {"description": "Refused", "content": refused},
+        },
+    }
+    if operation.parameter is not None:
+        parameter = {"name": operation.parameter, "in": "path", "required": True, "schema": {"type": "string"}}
+        described["parameters"] = [parameter]
+    if operation.body is not None:
+        content = {"application/json": {"schema": schema_of[str(operation.body)]}}
+        described["requestBody"] = {"required": True, "content": content}
+    if operation.path == "/health":
+        described["security"] = []
+    return described
+
+
 def describe(*, with_keys: bool) -> dict[str, Any]:
     """Return the OpenAPI 3.1 description.
 
@@ -52,30 +82,12 @@ def describe(*, with_keys: bool) -> dict[str, Any]:
     """
     kinds: list[Any] = [Refusal]
     for operation in _OPERATIONS:
-        kinds += [kind for kind in (operation.body, operation.reply) if kind is not None]
+        kinds += [kind for kind in (operation.body, operation.reply, operation.event) if kind is not None]
     schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     schema_of = {str(kind): schema for kind, schema in zip(kinds, schemas, strict=True)}
     paths: dict[str, Any] = {}
     for operation in _OPERATIONS:
-        reply = {"application/json": {"schema": schema_of[str(operation.reply)]}}
-        if operation.streams:
-            reply["text/event-stream"] = {"schema": {"type": "string"}}
-        described: dict[str, Any] = {
-            "summary": operation.summary,
-            "responses": {
-                "200": {"description": "Done", "content": reply},
-                "default": {
-                    "description": "Refused",
-                    "content": {"application/json": {"schema": schema_of[str(Refusal)]}},
-                },
-            },
-        }
-        if operation.body is not None:
-            content = {"application/json": {"schema": schema_of[str(operation.body)]}}
-            described["requestBody"] = {"required": True, "content": content}
-        if operation.path == "/health":
-            described["security"] = []
-        paths[operation.path] = {operation.method: described}
+        paths[operation.path] = {operation.method: _described(operation, schema_of)}
     description: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {

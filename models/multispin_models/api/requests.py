@@ -154,7 +154,7 @@ class CompletionRequest(_Draw, frozen=True, kw_only=True):
     The others are those of ChatRequest.
     """
 
-    prompt: Annotated[str, Meta(min_length=1)] | list[Any]
+    prompt: Annotated[str, Meta(min_length=1)] | Annotated[list[Any], Meta(min_length=1)]
 
 
 class TokenizeRequest(Struct, frozen=True):

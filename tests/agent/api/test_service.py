@@ -1,6 +1,7 @@
 """The HTTP interface of an agent with a coordinator behind it: what is served, bounded, refused, and freed again."""
 
 import asyncio
+import os
 import socket
 import threading
 from collections import Counter
@@ -125,6 +126,56 @@ def test_fifty_clients_that_leave_at_once_leave_nothing_behind() -> None:
     play(part, HttpSettings(max_connections=64, max_waiting=48, stop_grace_s=0.0))
 
 
+# A stream each, left after its first event; docs/http.md tells of a thousand with real models.
+def test_waves_of_clients_that_leave_in_mid_stream_leave_nothing_behind() -> None:
+    async def leave(loopback: Loopback, number: int) -> bytes:
+        reader, writer = await loopback.send("POST", "/v1/completions", {**LONG, "seed": number, "stream": True})
+        status = (await reader.readline())[9:12]
+        if status == b"200":
+            await reader.readuntil(b'"text":"')
+        writer.transport.abort()
+        return status
+
+    async def part(loopback: Loopback) -> None:
+        await loopback.ask("GET", "/health")
+        open_files = len(os.listdir("/proc/self/fd"))
+        statuses: Counter[bytes] = Counter()
+        for wave in range(4):
+            statuses.update(await asyncio.gather(*(leave(loopback, 50 * wave + number) for number in range(50))))
+        assert statuses.total() == statuses[b"200"] == 200
+        await until(loopback.is_idle, "nothing is left")
+        assert [slot["is_processing"] for slot in await loopback.slots()] == [False, False]
+        assert len(os.listdir("/proc/self/fd")) <= open_files
+        _, body = await loopback.ask("POST", "/v1/completions", PROMPT)
+        assert msgspec.json.decode(body)["choices"][0]["text"] == alone(40)
+
+    play(part, HttpSettings(max_connections=128, max_waiting=98, stop_grace_s=0.0))
+
+
+# It can still read, but most that send no more have gone: the connection ends, and with it the text.
+def test_a_client_that_closes_its_half_of_the_connection_frees_its_slot() -> None:
+    async def part(loopback: Loopback) -> None:
+        loopback.target.num_passes_left = 8
+        _, writer = await loopback.send("POST", "/v1/completions", {**LONG, "stream": True})
+        await until(lambda: not loopback.target.gate.is_set(), "the target is held in mid-text")
+        writer.write_eof()
+        await until(lambda: loopback.api.num_present == 0, "the slot is free")
+        loopback.target.gate.set()
+        await until(loopback.is_idle, "nothing is left")
+
+    play(part)
+
+
+def test_a_connection_without_a_request_is_closed() -> None:
+    async def part(loopback: Loopback) -> None:
+        reader, writer = await loopback.connect()
+        writer.write(b"GET /health HTTP/1.1\r\nhost: t\r\n\r\n")
+        assert b"200 OK" in await asyncio.wait_for(reader.read(), 10), "and the end of the connection"
+        await until(loopback.is_idle, "nothing is left")
+
+    play(part, HttpSettings(idle_timeout_s=1, stop_grace_s=0.0))
+
+
 def test_what_is_too_much_at_once_is_refused_with_the_time_to_come_back() -> None:
     async def part(loopback: Loopback) -> None:
         loopback.target.num_passes_left = 4
@@ -151,7 +202,7 @@ def test_a_body_that_is_too_long_is_refused_and_its_answer_is_heard() -> None:
     play(part, HttpSettings(max_body_bytes=1024, stop_grace_s=0.0))
 
 
-@pytest.mark.parametrize("begun", [b"POST /v1/comp", b"POST /v1/completions HTTP/1.1\r\nhost: t\r\n"])
+@pytest.mark.parametrize("begun", [b"", b"POST /v1/comp", b"POST /v1/completions HTTP/1.1\r\nhost: t\r\n"])
 def test_a_client_that_never_ends_its_headers_is_cut_off(begun: bytes) -> None:
     async def part(loopback: Loopback) -> None:
         reader, writer = await loopback.connect()
