@@ -73,6 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help="write requests.jsonl and rounds.jsonl here; what is there is kept"
     )
+    parser.add_argument(
+        "--json", action="store_true", help="without --out: print an object a request, not its text alone"
+    )
     parser.add_argument("--share", metavar="I/N", default="0/1", help="serve every N-th line, from line I on")
     parser.add_argument("--run-id", metavar="ID", help="in every record (default: random)")
     add_job_flags(parser)
@@ -147,7 +150,15 @@ async def _serve_file(config: Config, args: argparse.Namespace) -> int:
     out = None if args.out is None else Path(args.out)
     async with _open(config) as opened:
         serve_file = ServeFile(
-            config, opened.client, opened.drafts, opened.engine, opened.meter, out, run_id, opened.recorder
+            config,
+            opened.client,
+            opened.drafts,
+            opened.engine,
+            opened.meter,
+            out,
+            run_id,
+            opened.recorder,
+            as_json=args.json,
         )
         serving = asyncio.create_task(_served(serve_file, jobs, opened.recorder))
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from multispin_agent.attribution import BoxEnergy
 from multispin_agent.client import Client
 from multispin_agent.config import Config
@@ -40,6 +42,7 @@ class ServeFile:
         out: folder for requests.jsonl, rounds.jsonl and draft.jsonl (the model); null prints texts to standard output.
         run_id: in every record.
         recorder: takes all records to the coordinator; null keeps them here alone.
+        as_json: without `out`, print an object a request.
     """
 
     def __init__(
@@ -52,7 +55,10 @@ class ServeFile:
         out: Path | None,
         run_id: str,
         recorder: Recorder | None = None,
+        *,
+        as_json: bool = False,
     ) -> None:
+        self._as_json = as_json
         self._recorder = recorder
         self._meter = meter
         self._run_id = run_id
@@ -151,13 +157,29 @@ class ServeFile:
         if self._recorder is not None:
             self._recorder.take([*rounds, record])
         if self._requests is None or self._rounds is None:
-            sys.stdout.write(f"{finished.text}\n")
+            sys.stdout.write(self._printed(job, finished, error) + "\n")
             sys.stdout.flush()
             return
         # Rounds first: a request that has its record has all its rounds.
         for round_record in rounds:
             self._rounds.append(round_record)
         self._requests.append(record)
+
+    def _printed(self, job: Job, finished: Finished, error: str | None) -> str:
+        """Return what is printed of a request."""
+        if not self._as_json:
+            return finished.text
+        drafted = [timing for timing in finished.rounds if not timing.is_open]
+        told = {
+            "id": job.job_id,
+            "text": finished.text,
+            "finish": finished.finish,
+            "error": error,
+            "num_tokens": len(finished.token_ids),
+            "num_drafted": sum(timing.num_draft_tokens for timing in drafted),
+            "num_accepted": sum(timing.verdict.num_accepted for timing in drafted),
+        }
+        return msgspec.json.encode(told).decode()
 
     def _record_energy(self) -> None:
         """Write the account of the box over this start of the agent."""

@@ -19,6 +19,7 @@ import psutil
 import zmq
 
 from multispin.models_command import file_states
+from multispin.progress import step_line
 from multispin_models.cache import cache_directory, silent
 from multispin_models.energy.sensors import discover_meters
 from multispin_models.engines import DEFAULT_ENGINE, ENGINES, load_side
@@ -105,6 +106,8 @@ def examine(
     ]  # fmt: skip
     findings: list[Finding] = []
     for part in parts:
+        if part is _engine and probe:
+            step_line("loading the target, to see whether it is exact")
         try:
             findings += part(question)
         except (MultispinError, OSError) as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from multispin.progress import step_line
 from multispin_models.errors import ConfigError
 from multispin_models.onnx.recipes import RECIPES
 
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise ConfigError(f"the exporter is not installed ({error}): pip install 'multispin[onnx-export]'") from error
     texts = read_token_texts(args.check_quality) if args.check_quality else None
+    step_line(f"exporting {args.source} as {args.recipe}")
     manifest = export_onnx(args.source, args.destination, args.recipe, name=args.name)
     size_bytes = sum(file.stat().st_size for file in args.destination.iterdir())
     quality = check_quality(args.source, args.destination, texts, args.threads) if texts else None
@@ -85,6 +87,7 @@ def check_quality(source: Path, exported: Path, texts: list[list[int]], num_thre
     n_ctx = min(max(map(len, texts)), read_export(exported).architecture.context_length)
     scores = []
     with tempfile.TemporaryDirectory() as scratch:
+        step_line(f"exporting {source} as float32, to compare with")
         export_onnx(source, Path(scratch) / "float32", "float32")
         for directory in (exported, Path(scratch) / "float32"):
             model = load_onnx(
@@ -95,6 +98,7 @@ def check_quality(source: Path, exported: Path, texts: list[list[int]], num_thre
                 num_threads=num_threads,
                 cache=None if directory == exported else "float32",
             )
+            step_line(f"scoring {sum(map(len, texts))} tokens with {directory}")
             scores.append(score_texts(model, texts))
             model.close()
     return compare(*scores)

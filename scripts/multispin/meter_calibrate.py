@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from multispin.progress import counter_line
 from multispin_models.clock import monotonic_ns, wall_time
 from multispin_models.energy import Sampler
 from multispin_models.energy.calibrated import CalibratedMeter
@@ -106,9 +107,12 @@ def _measure(seconds: float, window_s: float, *, load: bool) -> tuple[int, int]:
     """Let time pass, under load if asked; return its edges."""
     t0_ns = monotonic_ns()
     num_cores = len(os.sched_getaffinity(0))
-    for index in range(math.floor(seconds / window_s + 1e-9)):
+    num_windows = math.floor(seconds / window_s + 1e-9)
+    show = counter_line("windows")
+    for index in range(num_windows):
         with _busy(index % (num_cores + 1) if load else 0):
             pause(max(t0_ns + round((index + 1) * window_s * 1e9) - monotonic_ns(), 0) / 1e9)
+        show(index + 1, num_windows)
     return t0_ns, monotonic_ns()
 
 

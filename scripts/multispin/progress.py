@@ -7,7 +7,7 @@ from typing import TextIO
 
 from multispin_models.cache import Progress
 
-__all__ = ["counter_line", "terminal_progress"]
+__all__ = ["counter_line", "step_line", "terminal_progress"]
 
 LINE_EVERY_S = 15.0  # where the stream is no terminal
 
@@ -35,6 +35,11 @@ def terminal_progress(stream: TextIO | None = None) -> Progress:
         last_what = what
 
     return show
+
+
+def step_line(what: str) -> None:
+    """Say on stderr what takes a while from now on."""
+    print(f"{what} ...", file=sys.stderr, flush=True)
 
 
 def counter_line(what: str, stream: TextIO | None = None) -> Callable[[int, int], None]:

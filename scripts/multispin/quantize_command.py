@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from multispin.progress import step_line
 from multispin_models.cache import file_sha256
 from multispin_models.errors import ConfigError, ModelError
 from multispin_models.gguf_metadata import read_gguf_metadata
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if args.destination.exists():
         raise ConfigError(f"destination {args.destination} is there already: remove it, or name another")
     _check_layers(args.source, args.drop_layers)
+    step_line(f"writing {args.destination} as {args.recipe}")
     quantize_gguf(
         args.source,
         args.destination,

@@ -12,9 +12,11 @@ import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from multispin.progress import counter_line
 from multispin_models.errors import ConfigError
 from multispin_models.records import KINDS, GapRecord, decode_line, read_jsonl
 from multispin_models.records.checking import check_records
@@ -22,6 +24,7 @@ from multispin_models.records.fields import records_document
 
 __all__ = ["add_arguments", "run"]
 
+_SHOWN_EVERY = 1000  # records
 _FILES = {"run.jsonl": "RunHeader", "requests.jsonl": "RequestRecord", "rounds.jsonl": "RoundRecord"}
 _FILES |= {"energy.jsonl": "EnergyRecord"}
 
@@ -50,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name != "fields":
             command.add_argument("source", metavar="STORE", help="SQLite file of a coordinator, or folder of a run")
             command.add_argument("--run-id", metavar="ID", help="of this run alone")
-        if name == "show":
+        if name != "fields":
             command.add_argument("--json", action="store_true", help="print one JSON object")
         if name == "export":
             command.add_argument("--format", choices=("jsonl", "parquet"), default="jsonl", help="default %(default)s")
@@ -62,12 +65,27 @@ def run(args: argparse.Namespace) -> int:
     if args.records_command == "fields":
         print(records_document(), end="")
         return 0
-    rows = _rows(Path(args.source), args.run_id)
+    rows = _counted(_rows(Path(args.source), args.run_id), Path(args.source))
     if args.records_command == "show":
         return _show(rows, as_json=args.json)
     if args.records_command == "check":
-        return _check(rows)
-    return _export(rows, Path(args.out), args.format)
+        return _check(rows, as_json=args.json)
+    return _export(rows, Path(args.out), args.format, as_json=args.json)
+
+
+def _counted(rows: Iterator[_Row], source: Path) -> Iterator[_Row]:
+    """Yield rows, and say of a store how many have been read."""
+    if not source.is_file():
+        yield from rows
+        return
+    show, total = counter_line("records read"), 0
+    for number, row in enumerate(rows, 1):
+        if number == 1:  # it could be opened: it is a store
+            with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as database:
+                [(total,)] = database.execute("SELECT COUNT(*) FROM records")
+        if number % _SHOWN_EVERY == 0:
+            show(number, total)
+        yield row
 
 
 def _rows(source: Path, run_id: str | None) -> Iterator[_Row]:
@@ -116,9 +134,9 @@ def _show(rows: Iterator[_Row], *, as_json: bool) -> int:
     return 0
 
 
-def _check(rows: Iterator[_Row]) -> int:
+def _check(rows: Iterator[_Row], *, as_json: bool) -> int:
     count = 0
-    problems = 0
+    problems: list[str] = []
 
     def decoded() -> Iterator[Any]:
         nonlocal count
@@ -127,13 +145,17 @@ def _check(rows: Iterator[_Row]) -> int:
             yield decode_line(row.kind, row.line)
 
     for problem in check_records(decoded()):
-        problems += 1
-        print(problem, file=sys.stderr)
-    print(f"{count} records, {problems} problems")
-    return int(problems > 0)
+        problems.append(problem)
+        if not as_json:
+            print(problem, file=sys.stderr)
+    if as_json:
+        print(json.dumps({"records": count, "problems": problems}))
+    else:
+        print(f"{count} records, {len(problems)} problems")
+    return int(bool(problems))
 
 
-def _export(rows: Iterator[_Row], out: Path, file_format: str) -> int:
+def _export(rows: Iterator[_Row], out: Path, file_format: str, *, as_json: bool) -> int:
     out.mkdir(parents=True, exist_ok=True)
     by_kind: dict[str, list[_Row]] = {}
     for row in rows:
@@ -144,7 +166,14 @@ def _export(rows: Iterator[_Row], out: Path, file_format: str) -> int:
             path.write_bytes(b"".join(row.line + b"\n" for row in own))
         else:
             _write_parquet(path, own)
-        print(f"{path}: {len(own)} records")
+        if not as_json:
+            print(f"{path}: {len(own)} records")
+    if as_json:
+        files = [
+            {"file": str(out / f"{kind}.{file_format}"), "kind": kind, "records": len(own)}
+            for kind, own in by_kind.items()
+        ]
+        print(json.dumps({"files": files}))
     return 0
 
 

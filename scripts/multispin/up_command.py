@@ -12,6 +12,7 @@ Each is a process of its own; one that dies is started again, and the texts unde
 import argparse
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -56,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-context-tokens", type=int, default=2048, metavar="N", help="of one request (default 2048)"
     )
+    parser.add_argument(
+        "--json", action="store_true", help="print the addresses as one JSON object, when all are ready"
+    )
     parser.add_argument("--logs", metavar="DIR", help="keep what the daemons say here (default: dropped at the end)")
 
 
@@ -78,10 +82,10 @@ def run(args: argparse.Namespace) -> int:
         _make_folder(logs)
         up = _Up(settings, logs, args.http_port, args.http_keys_file)
         try:
-            up.start()
+            _tell(up.start(), as_json=args.json)
             up.watch()
         except KeyboardInterrupt:
-            print("stopping", flush=True)
+            print("stopping", file=sys.stderr if args.json else sys.stdout, flush=True)
         finally:
             up.stop()
     return 0
@@ -114,8 +118,8 @@ class _Up:
             for index in range(settings.num_agents)
         ]
 
-    def start(self) -> None:
-        """Start all, and say where the agents answer once each is welcome.
+    def start(self) -> list[str]:
+        """Start all; return where the agents answer, once each is welcome, and last where the target does alone.
 
         Raises:
             DaemonFailed: one would not start; with the end of its log.
@@ -124,12 +128,8 @@ class _Up:
         self._endpoint = self._coordinator.wait_ready().split(" ", 1)[0]
         for agent in self._agents:
             agent.start()
-        for index, agent in enumerate(self._agents):
-            print(f"agent {index}  {agent.wait_ready()}/v1", flush=True)
-        print(
-            f"target   http://127.0.0.1:{self._http_port + len(self._agents)}/v1  (alone, without drafts)", flush=True
-        )
-        print("ready; end with Ctrl-C", flush=True)
+        urls = [agent.wait_ready() for agent in self._agents]
+        return [f"{url}/v1" for url in (*urls, f"http://127.0.0.1:{self._http_port + len(self._agents)}")]
 
     def watch(self) -> None:
         """Start again what dies, for as long as nobody interrupts.
@@ -176,6 +176,18 @@ class _Up:
         for flag, value in flags.items():
             command += [flag, str(value)]
         return command
+
+
+def _tell(urls: list[str], *, as_json: bool) -> None:
+    """Print where all answer."""
+    *agents, target = urls
+    if as_json:
+        print(msgspec.json.encode({"agents": agents, "target": target}).decode(), flush=True)
+        return
+    for index, url in enumerate(agents):
+        print(f"agent {index}  {url}")
+    print(f"target   {target}  (alone, without drafts)")
+    print("ready; end with Ctrl-C", flush=True)
 
 
 def _settings(args: argparse.Namespace) -> RunSettings:

@@ -20,6 +20,35 @@ def prompts(tmp_path: Path) -> Path:
     return path
 
 
+WITHOUT_JSON = {
+    "coordinator": "a daemon: what it is ready with stands in its one line as JSON",
+    "models distill": "writes files, its log in JSON lines among them",
+    "records fields": "a document",
+}
+
+
+def leaves(parser: argparse.ArgumentParser, name: str) -> dict[str, argparse.ArgumentParser]:
+    """Return the sub-commands that have none of their own."""
+    inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not inner:
+        return {name: parser}
+    found: dict[str, argparse.ArgumentParser] = {}
+    for own, sub in inner[0].choices.items():
+        found |= leaves(sub, f"{name} {own}")
+    return found
+
+
+def test_every_sub_command_has_a_form_for_programs() -> None:
+    found: dict[str, argparse.ArgumentParser] = {}
+    for command in cli.COMMANDS:
+        parser = argparse.ArgumentParser()
+        importlib.import_module(command.module).add_arguments(parser)
+        found |= leaves(parser, command.name)
+    assert len(found) > 25
+    without = {name for name, parser in found.items() if "--json" not in parser._option_string_actions}
+    assert without == set(WITHOUT_JSON)
+
+
 def assert_one_line(ran: Any, *parts: str) -> None:
     assert ran.status == 1
     assert ran.stdout == ""

@@ -63,6 +63,23 @@ def test_check_of_a_store_and_of_a_folder(store: Path, tmp_path: Path, capsys: p
     assert "4 records, 1 problems" in captured.out
 
 
+def test_check_and_export_can_be_read_by_programs(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["records", "check", str(store), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"records": 7, "problems": []}
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_jsonl(folder / "requests.jsonl", [request()])
+    write_jsonl(folder / "rounds.jsonl", ROUNDS[:3])
+    assert main(["records", "check", str(folder), "--json"]) == 1
+    [problem] = json.loads(capsys.readouterr().out)["problems"]
+    assert "counts 3 rounds, 2 are there" in problem
+    assert main(["records", "export", str(store), "--out", str(tmp_path / "out"), "--json"]) == 0
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert {"file": str(tmp_path / "out/RoundRecord.jsonl"), "kind": "RoundRecord", "records": 4} in files
+
+
 def test_json_lines_come_back_to_the_letter(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert main(["records", "export", str(store), "--out", str(out)]) == 0
