@@ -25,17 +25,21 @@ def course_of(finished: Finished, num_prompt_tokens: int) -> Course:
     )
 
 
-def energy_of(finished: Finished, agent: Window | str, agent_label: str | None) -> Energy:
+def energy_of(
+    finished: Finished, agent: Window | str, agent_label: str | None, coordinator_label: str | None = None
+) -> Energy:
     """Return the joules of a request at both ends.
 
     Args:
         finished: what became of it.
         agent: joules of this box meanwhile, or why they are not known.
         agent_label: of its meter; null without one.
+        coordinator_label: of the joules in its verdicts, as its Welcome says; null if it has no meter.
     """
     joules = agent.joules if isinstance(agent, Window) else None
     reason = agent if isinstance(agent, str) else agent.reason
     own = EndEnergy(joules, agent_label if joules is not None else None, reason)
     coordinator_j = coordinator_energy_j(finished.rounds)
     why = None if coordinator_j is not None else "not every verdict came with its share: the coordinator has no meter"
-    return Energy(own, EndEnergy(coordinator_j, None, why))  # the label does not travel with a verdict
+    label = coordinator_label if coordinator_j is not None else None
+    return Energy(own, EndEnergy(coordinator_j, label, why))

@@ -40,7 +40,7 @@ class AgentService:
     ) -> None:
         self._config = config
         self._client = client
-        self._drafts = drafts
+        self._source = drafts
         self._engine = engine
         self._meter = meter
         self.collector = AgentCollector(meter if isinstance(meter, str) else meter.sampler, drafts.num_kept)
@@ -48,17 +48,22 @@ class AgentService:
     @property
     def tokenizer(self) -> Tokenizer:
         """Of the pair."""
-        return self._drafts.tokenizer
+        return self._source.tokenizer
 
     @property
     def n_vocab(self) -> int:
         """Of the pair."""
-        return self._drafts.info.n_vocab
+        return self._source.info.n_vocab
 
     @property
     def num_slots(self) -> int:
         """As many as the settings say."""
         return self._config.max_concurrent
+
+    @property
+    def drafts(self) -> bool:
+        """An agent does."""
+        return True
 
     @property
     def fingerprint(self) -> str:
@@ -97,7 +102,7 @@ class AgentService:
                 ),
                 config=self._config,
                 client=self._client,
-                drafts=self._drafts,
+                drafts=self._source,
                 engine=self._engine,
                 on_text=on_text,
                 started_ns=started_ns,
@@ -130,5 +135,6 @@ class AgentService:
                 finished,
                 meter if isinstance(meter, str) else meter.joules(started_ns, ended_ns),
                 None if isinstance(meter, str) else meter.info.label,
+                None if self._client.welcome is None else self._client.welcome.energy_label,
             ),
         )

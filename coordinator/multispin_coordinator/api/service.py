@@ -63,6 +63,11 @@ class AloneService:
         return min(self._config.max_concurrent, self._config.limits.max_sessions)
 
     @property
+    def drafts(self) -> bool:
+        """Nobody drafts."""
+        return False
+
+    @property
     def fingerprint(self) -> str:
         """Of the target."""
         return f"fp_{self._info.fingerprint[:12]}"

@@ -64,7 +64,8 @@ class Generations:
     def open(self, service: TextService, collector: Collector) -> None:
         """Serve from now on, and tell what the collector has counted."""
         self._registry.register(collector)
-        self._service, self._slots = service, Slots(service.num_slots, self._max_waiting)
+        self._service = service
+        self._slots = Slots(service.num_slots, self._max_waiting, drafts=service.drafts)
 
     def ready(self) -> Serving:
         """Return what serves.

@@ -232,6 +232,7 @@ class Slot(Struct, frozen=True):
         id: its number.
         n_ctx: longest prompt and text together, in tokens.
         is_processing: whether a request has it.
+        speculative: whether its tokens are drafted.
         id_task: that request's id on the wire, in hex.
         n_prompt_tokens: its prompt.
         since_s: how long it has the slot.

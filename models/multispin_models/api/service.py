@@ -81,6 +81,11 @@ class TextService(Protocol):
         ...
 
     @property
+    def drafts(self) -> bool:
+        """Whether tokens are drafted here."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """What the text is a function of, beside the request: the target, in few characters."""
         ...

@@ -20,9 +20,11 @@ class Slots:
     Args:
         num_slots: requests served at once.
         max_waiting: requests that may wait; the next one is refused.
+        drafts: whether what is served is drafted.
     """
 
-    def __init__(self, num_slots: int, max_waiting: int) -> None:
+    def __init__(self, num_slots: int, max_waiting: int, *, drafts: bool) -> None:
+        self._drafts = drafts
         self.num_present = 0
         self._max_present = num_slots + max_waiting
         self._free = list(range(num_slots))
@@ -73,7 +75,7 @@ class Slots:
         slots = []
         for number in range(self._num_slots):
             if number not in self._running:
-                slots.append(Slot(number, n_ctx, is_processing=False, speculative=True))
+                slots.append(Slot(number, n_ctx, is_processing=False, speculative=self._drafts))
                 continue
             request, started_ns = self._running[number]
             slots.append(
@@ -81,7 +83,7 @@ class Slots:
                     number,
                     n_ctx,
                     is_processing=True,
-                    speculative=True,
+                    speculative=self._drafts,
                     id_task=f"{request.request_id:016x}",
                     n_prompt_tokens=len(request.prompt_ids),
                     since_s=(now_ns - started_ns) / 1e9,

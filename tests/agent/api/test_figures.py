@@ -66,13 +66,16 @@ def test_without_a_draft_there_is_no_acceptance() -> None:
 def test_joules_come_with_their_label_or_with_the_reason_why_there_are_none() -> None:
     window = Window(2.5, None, 40.0, 0.03, 1.0, 26)
     known = energy_of(
-        finished(a_round(4, 1, energy_nj=300_000_000), a_round(4, 1, energy_nj=200_000_000)), window, "measured"
+        finished(a_round(4, 1, energy_nj=300_000_000), a_round(4, 1, energy_nj=200_000_000)),
+        window,
+        "measured",
+        "modelled",
     )
     assert (known.agent.joules, known.agent.label, known.agent.reason) == (2.5, "measured", None)
-    assert (known.coordinator.joules, known.coordinator.reason) == (0.5, None)
+    assert (known.coordinator.joules, known.coordinator.label, known.coordinator.reason) == (0.5, "modelled", None)
     unknown = energy_of(finished(*ROUNDS), "no sensor", None)
     assert (unknown.agent.joules, unknown.agent.label, unknown.agent.reason) == (None, None, "no sensor")
-    assert unknown.coordinator.joules is None
+    assert (unknown.coordinator.joules, unknown.coordinator.label) == (None, None)
     assert "no meter" in str(unknown.coordinator.reason)
 
 

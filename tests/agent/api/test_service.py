@@ -83,6 +83,7 @@ def test_a_client_that_leaves_in_mid_stream_frees_slot_sequences_and_session() -
         await reader.readuntil(b'"text":"')
         await until(lambda: not loopback.target.gate.is_set(), "the target is held in mid-text")
         assert [slot["is_processing"] for slot in await loopback.slots()] == [True, False]
+        assert all(slot["speculative"] for slot in await loopback.slots())
         assert len(loopback.coordinator.dispatcher.sessions) == 1
         writer.transport.abort()
         await until(lambda: loopback.api.num_present == 0, "the slot is free while the coordinator still computes")

@@ -40,6 +40,7 @@ def test_the_text_is_the_targets_own_and_its_figures_say_that_nobody_drafted() -
         assert "no agent took part" in got["energy"]["agent"]["reason"]
         assert got["energy"]["coordinator"]["joules"] is None
         assert "no meter" in got["energy"]["coordinator"]["reason"]
+        assert not any(slot["speculative"] for slot in await loopback.slots())
         await until(loopback.is_idle, "nothing is left")
 
     play(part, DETAILED)
