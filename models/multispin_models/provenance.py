@@ -80,4 +80,5 @@ def sources_of_round(num_drafted: int, num_accepted: int) -> list[Source]:
     (['accepted', 'accepted', 'recovered'], ['accepted', 'bonus'], ['target'])
     """
     last: Source = "target" if num_drafted == 0 else "bonus" if num_accepted == num_drafted else "recovered"
-    return [*["accepted"] * num_accepted, last]
+    sources: list[Source] = ["accepted"] * num_accepted
+    return [*sources, last]

@@ -1,5 +1,6 @@
 """One answer of a chat as it comes in events: its text, whose each part is, and what it took. No I/O."""
 
+from collections.abc import Collection
 from typing import Any
 
 from multispin_models.errors import MultispinError
@@ -81,7 +82,7 @@ def painted(span: Span, *, colour: bool) -> str:
     return f"{COLOURS[span.source]}{text}{_PLAIN}" if colour and span.source in COLOURS else text
 
 
-def shown(summary: str, sources: set[str], *, colour: bool) -> str:
+def shown(summary: str, sources: Collection[str], *, colour: bool) -> str:
     """Return a summary for a terminal, with the colours that were used."""
     if not colour:
         return f"[{summary}]"

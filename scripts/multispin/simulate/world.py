@@ -262,11 +262,11 @@ class World:
         return [rng.random() < alpha for _ in range(group.max_tokens)]
 
 
-def _noting(served: Served) -> Callable[[str], None]:
+def _noting(served: Served) -> Callable[[Piece], None]:
     loop = asyncio.get_running_loop()
 
-    def note(piece: str) -> None:
-        served.written += piece
+    def note(piece: Piece) -> None:
+        served.written += piece.text
         served.pieces.append((loop.time(), len(served.written)))
 
     return note
