@@ -6,6 +6,7 @@ from msgspec import Meta, Struct
 
 from multispin_models.api.settings import HttpSettings
 from multispin_models.channel import Security
+from multispin_models.draft_payload import MOST_ENTRIES
 from multispin_models.engines import DEFAULT_ENGINE
 from multispin_models.ngram import MAX_NGRAM, MIN_NGRAM
 
@@ -29,6 +30,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         lookup_min_ngram, lookup_max_ngram: tokens at the end of the text that must have stood there before: fewest and
             most.
         num_draft_tokens: L, tokens drafted a round where the coordinator's policy is `fixed`.
+        draft_entries: tokens that a draft is sampled from where the coordinator verifies by a rejection rule, the
+            likeliest ones: |V^| of the paper. With "rejection" all of them are uploaded.
         draft_ahead: go on drafting from one's own guess while the verdict is in flight.
         max_concurrent: requests served at once; each holds a sequence of the draft.
         kept_sequences: sequences of the draft beside these, each with memory for `max_context_tokens`. All that no
@@ -61,6 +64,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     lookup_min_ngram: Annotated[int, Meta(ge=1, le=16)] = MIN_NGRAM
     lookup_max_ngram: Annotated[int, Meta(ge=1, le=16)] = MAX_NGRAM
     num_draft_tokens: Annotated[int, Meta(ge=0, le=64)] = 4
+    draft_entries: Annotated[int, Meta(ge=1, le=MOST_ENTRIES)] = 1024
     draft_ahead: bool = True
     max_concurrent: Positive = 1
     kept_sequences: Annotated[int, Meta(ge=0, le=256)] = 1

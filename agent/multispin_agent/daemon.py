@@ -54,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draft", metavar="SOURCE", help="model (default), lookup, or lookup+model")
     parser.add_argument("--lookup-min-ngram", type=int, metavar="N", help="shortest match of a lookup, in tokens")
     parser.add_argument("--num-draft-tokens", type=int, metavar="L", help="tokens drafted a round")
+    parser.add_argument(
+        "--draft-entries", type=int, metavar="M", help="tokens that a draft is sampled from, by a rejection rule"
+    )
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="requests served at once")
     parser.add_argument(
         "--kept-sequences", type=int, metavar="N", help="kept for next turns beside these; 0 keeps none"

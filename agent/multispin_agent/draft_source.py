@@ -31,14 +31,15 @@ class DraftSource(NamedTuple):
     Attributes:
         info: of the draft model, or of the lookup.
         tokenizer: of the pair.
-        open_drafter: called for each request with how it draws; what it returns is used in the engine's thread only.
+        open_drafter: called for each request with how it draws, and from how many tokens (null by the coupled rule);
+            what it returns is used in the engine's thread only.
         close: frees the model.
         num_kept: sequences of the model that are kept for a next turn.
     """
 
     info: ModelInfo
     tokenizer: Tokenizer
-    open_drafter: Callable[[Sampling], Drafter]
+    open_drafter: Callable[[Sampling, int | None], Drafter]
     close: Callable[[], None]
     num_kept: Callable[[], int] = lambda: 0
 
@@ -54,7 +55,7 @@ def model_source(loaded: Loaded, *, keeps: bool = False) -> DraftSource:
     return DraftSource(
         model.info,
         loaded.tokenizer,
-        lambda sampling: ModelDrafter(model, sampling, cache),
+        lambda sampling, entries: ModelDrafter(model, sampling, cache, entries),
         model.close,
         lambda: cache.num_kept,
     )
@@ -78,13 +79,15 @@ def lookup_source(tokenizer: Tokenizer, config: Config) -> DraftSource:
         exact=None,
         memory_bytes=0,
     )
-    return DraftSource(info, tokenizer, lambda _sampling: _lookup(config), lambda: None)
+    return DraftSource(info, tokenizer, lambda _sampling, _entries: _lookup(config), lambda: None)
 
 
 def lookup_first_source(model: DraftSource, config: Config) -> DraftSource:
     """Return drafts by lookup where it has a match, by a model otherwise; named in records as the model."""
     return model._replace(
-        open_drafter=lambda sampling: LookupFirstDrafter(_lookup(config), model.open_drafter(sampling))
+        open_drafter=lambda sampling, entries: LookupFirstDrafter(
+            _lookup(config), model.open_drafter(sampling, entries)
+        )
     )
 
 

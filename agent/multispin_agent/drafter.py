@@ -2,7 +2,7 @@
 
 A drafter blocks; the shell runs it in the engine's thread. It keeps no plan of its own: given the tokens to go on from,
 the model's drafter cuts its cache back to what they share with it, feeds the rest, and chooses with the noise that the
-target will use.
+target will use. By a rejection rule it draws with its own: it truncates and quantizes, then samples from exactly that.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,18 +10,26 @@ from typing import NamedTuple, Protocol
 
 from multispin_agent.confidence import Evidence
 from multispin_agent.draft_cache import DraftCache
+from multispin_models.draft_distribution import TOTAL, DraftDistribution, quantize
 from multispin_models.language_model import LanguageModel, Logits, Rows
 from multispin_models.ngram import shared_length
-from multispin_models.sampling import Sampling, choose_weighed
+from multispin_models.sampling import Sampling, choose_weighed, probabilities, uniform
+from multispin_models.verification import DRAFT
 
-__all__ = ["Drafted", "Drafter", "ModelDrafter"]
+__all__ = ["Drafted", "Drafter", "ModelDrafter", "certain"]
 
 
 class Drafted(NamedTuple):
-    """A token that is drafted, and what speaks for it."""
+    """A token that is drafted, what speaks for it, and what it was drawn from; null by the coupled rule."""
 
     token_id: int
     evidence: Evidence
+    drawn_from: DraftDistribution | None = None
+
+
+def certain(token_id: int) -> DraftDistribution:
+    """Return what a token is drawn from that nobody has drawn: itself."""
+    return DraftDistribution((token_id,), (TOTAL,))
 
 
 class Drafter(Protocol):
@@ -67,10 +75,19 @@ class ModelDrafter:
         model: the draft model, shared by the requests of an agent, one call at a time.
         sampling: as the target draws.
         cache: where the model's sequences come from; null for one that keeps nothing.
+        max_entries: tokens are drawn from so many, by a rejection rule; null chooses them, by the coupled one.
     """
 
-    def __init__(self, model: LanguageModel, sampling: Sampling, cache: DraftCache | None = None) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        sampling: Sampling,
+        cache: DraftCache | None = None,
+        max_entries: int | None = None,
+    ) -> None:
         self.num_reused = 0
+        self._max_entries = max_entries
+        self._num_drawn = 0
         self._model = model
         self._sampling = sampling
         self._cache = DraftCache(model) if cache is None else cache
@@ -92,12 +109,22 @@ class ModelDrafter:
             logits = self._feed(pending, interrupted)
             if logits is None:
                 break
-            token, probability, margin = choose_weighed(logits[-1], len(tokens) + len(drafted), self._sampling)
-            drafted.append(Drafted(token, Evidence(0, probability, margin)))
+            drafted.append(self._next(logits, len(tokens) + len(drafted)))
+            token = drafted[-1].token_id
             pending = [token]
             if token in end_token_ids:
                 break
         return drafted
+
+    def _next(self, logits: Logits, position: int) -> Drafted:
+        if self._max_entries is None:
+            token, probability, margin = choose_weighed(logits[-1], position, self._sampling)
+            return Drafted(token, Evidence(0, probability, margin))
+        drawn_from = quantize(probabilities(logits[-1], self._sampling), self._max_entries)
+        # No number is used twice, also where a position is drafted again: what has been thrown away leaves no trace.
+        self._num_drawn += 1
+        token = drawn_from.draw(uniform(self._sampling.seed, position, DRAFT, self._num_drawn))
+        return Drafted(token, Evidence(0, drawn_from.weight(token) / TOTAL), drawn_from)
 
     def close(self) -> None:
         """Give the sequence back; one on which the engine failed is freed."""

@@ -20,6 +20,7 @@ from multispin_agent.generation import Generation
 from multispin_agent.request import Finished, Request, RequestFailed, RoundTiming
 from multispin_agent.round_clock import RoundClock
 from multispin_models.engine_thread import Engine
+from multispin_models.errors import WireError
 from multispin_models.messages import Draft, Open, Refused, Report, Verdict, Welcome
 from multispin_models.provenance import Piece, Provenance, sources_of_round
 from multispin_models.records import Finish
@@ -99,7 +100,8 @@ class _Serving:
     # In the engine's thread, which keeps their order: a request that is cancelled meanwhile leaves nothing open.
 
     def _open_drafter(self) -> None:
-        self._drafter = self._drafts.open_drafter(self._generation.sampling)
+        entries = self._config.draft_entries if self._generation.weighs else None
+        self._drafter = self._drafts.open_drafter(self._generation.sampling, entries)
 
     def _timed_draft(
         self, tokens: Sequence[int], count: int, interrupted: Callable[[], bool]
@@ -121,6 +123,11 @@ class _Serving:
             self._drafter.close()
 
     def _limit_draft(self, welcome: Welcome) -> None:
+        if not self._generation.verify_by(welcome.verification):
+            raise RequestFailed(
+                f"the coordinator has come back with verification {welcome.verification}: begin the request anew",
+                self._result(),
+            )
         if welcome.policy == "fixed":
             self._generation.limit_draft(min(self._config.num_draft_tokens, welcome.max_draft_tokens))
             return
@@ -159,7 +166,7 @@ class _Serving:
         """Take guesses that stand at a position of the text and behind."""
         token_ids = [each.token_id for each in drafted]
         self._confidence.guessed(position, token_ids, [each.evidence for each in drafted])
-        self._generation.drafted(token_ids)
+        self._generation.drafted(token_ids, drawn_from=[each.drawn_from for each in drafted])
 
     def _note_draft(self, num_drafted: int, seconds: float) -> None:
         self._draft_s += seconds
@@ -269,7 +276,10 @@ class _Serving:
             len(self._generation.tokens),
         )
         was_alone = self._generation.alone
-        done = self._generation.on_verdict(verdict)
+        try:
+            done = self._generation.on_verdict(verdict)
+        except WireError as error:
+            raise RequestFailed(f"a verdict that is none: {error}", self._result()) from error
         if done is None:
             self._finished.payload_down_bytes += answer.num_bytes
             self._ask_for_missed(verdict)
@@ -297,6 +307,7 @@ class _Serving:
                 self._confidence.judged(position, flight, verdict.num_accepted),
                 self._clock.finish(answer.received_ns, verdict),
                 answer.received_ns,
+                done.next_token_id,
             )
         )
         finished.payload_up_bytes += self._up_bytes
@@ -306,7 +317,8 @@ class _Serving:
         if self._generation.alone:
             self._sent_ns = answer.received_ns  # an empty draft, taken for granted
         if self._provenance is not None:
-            self._provenance.add(done.token_ids, sources_of_round(len(flight), verdict.num_accepted))
+            sources = sources_of_round(len(flight), verdict.num_accepted)
+            self._provenance.add(done.token_ids, sources[: len(done.token_ids)])
         self._give(self._assembler.feed(done.token_ids))
 
     def _give(self, text: str) -> None:
@@ -323,6 +335,7 @@ class _Serving:
     def _result(self) -> Finished:
         finished = self._finished
         self._give(self._assembler.finish())
+        finished.verification = self._generation.rule
         finished.token_ids = self._generation.generated[: self._assembler.num_tokens]
         finished.text = self._assembler.text
         finished.finish = "stop" if self._assembler.stopped else FINISH_NAMES.get(self._generation.finish, "error")

@@ -12,9 +12,14 @@ price. After a verdict that says `alone` the coordinator goes on by itself: it i
 after each of its verdicts. Beside that stream the agent may be asked to guess one token at a time, to be compared.
 """
 
+from collections.abc import Sequence
+
 from multispin_agent.draft_length import DraftHistory, num_worth_drafting
-from multispin_models.messages import MOST_DRAFTED, PRICE_UNIT, Draft, Open, Verdict
+from multispin_agent.weighing import Weighing
+from multispin_models.draft_distribution import DraftDistribution
+from multispin_models.messages import MOST_DRAFTED, PRICE_UNIT, Draft, Open, UndecidedVerdict, Verdict, WeighedDraft
 from multispin_models.sampling import Sampling
+from multispin_models.verification import Rule
 
 __all__ = ["Generation", "Round"]
 
@@ -24,11 +29,13 @@ class Round:
 
     Attributes:
         token_ids: committed by it, the accepted ones and the next token.
+        next_token_id: of them; null if it is not decided yet.
         ahead_hit: what was drafted ahead began with the next token; null if nothing was drafted ahead.
     """
 
-    def __init__(self, token_ids: list[int], ahead_hit: bool | None) -> None:
+    def __init__(self, token_ids: list[int], next_token_id: int | None, ahead_hit: bool | None) -> None:
         self.token_ids = token_ids
+        self.next_token_id = next_token_id
         self.ahead_hit = ahead_hit
 
 
@@ -80,11 +87,33 @@ class Generation:
         self._num_opens = 0
         self._resting = False
         self._times_us = (0, 0)
+        self._rule: Rule = "coupled"
+        self._weighing: Weighing | None = None  # by a rejection rule
+        self._extras: tuple[bytes | None, int | None] = (None, None)  # of the draft in flight, by such a rule
         self.limit_draft(num_draft_tokens)
 
     def limit_draft(self, num_draft_tokens: int) -> None:
         """Draft at most so many tokens a round from now on."""
         self._limit = num_draft_tokens
+
+    def verify_by(self, rule: Rule) -> bool:
+        """Take the coordinator's rule before the request is opened; return false if it is another one than before."""
+        if self._num_opens:
+            return rule == self._rule
+        self._rule = rule
+        if rule != "coupled" and self.sampling.temperature > 0.0:
+            self._weighing = Weighing(rule, self.sampling.seed)
+        return True
+
+    @property
+    def rule(self) -> Rule:
+        """The rule of its rounds."""
+        return "coupled" if self._weighing is None else self._weighing.rule
+
+    @property
+    def weighs(self) -> bool:
+        """Whether drafts are sampled, and say from what; at temperature 0 every rule is the coupled one."""
+        return self._weighing is not None
 
     def begin_with(self, num_draft_tokens: int, price: int) -> None:
         """Draft so many tokens, or by this price in thousandths, until a verdict says otherwise."""
@@ -105,7 +134,7 @@ class Generation:
     def num_to_draft(self) -> int:
         """Return how many more tokens should be guessed now; 0 when the drafter should rest."""
         most = min(self._limit, self._allowed)
-        if self.finish or self._resting or most == 0:
+        if self.finish or self._resting or most == 0 or self._is_undecided:
             return 0
         if self.alone:
             return int(not self.guess and self.room > 1)
@@ -124,17 +153,33 @@ class Generation:
         if not self._price:
             return most
         acceptance = self.history.survival.conditional()
-        return num_worth_drafting(self._confidences[held:], acceptance.tolist(), self._price, most)
+        # Whether a sampled token is sent must not depend on which token it is: of those left out the target draws anew.
+        confidences = [] if self.weighs else self._confidences[held:]
+        return num_worth_drafting(confidences, acceptance.tolist(), self._price, most)
 
-    def drafted(self, token_ids: list[int], confidences: list[float] | None = None) -> None:
+    @property
+    def _is_undecided(self) -> bool:
+        return self._weighing is not None and self._weighing.first_candidate > 0
+
+    def drafted(
+        self,
+        token_ids: list[int],
+        confidences: list[float] | None = None,
+        drawn_from: Sequence[DraftDistribution | None] = (),
+    ) -> None:
         """Take what the drafter guesses to follow `tokens + guess`; what follows an end token is dropped.
 
         Args:
             token_ids: guessed.
             confidences: of each, that it is accepted if all before it are; null takes what its place says.
+            drawn_from: of each, by a rejection rule.
         """
         for index, token in enumerate(token_ids):
             self.guess.append(token)
+            if self._weighing is not None:
+                distribution = drawn_from[index]
+                assert distribution is not None
+                self._weighing.guess.append(distribution)
             self._confidences.append(None if confidences is None else confidences[index])
             if token in self._end_token_ids:
                 return
@@ -155,6 +200,8 @@ class Generation:
         self._num_opens += 1
         self.flight = ()
         self._opened = self.alone = False
+        if self._weighing is not None:
+            self._weighing.reopen()
         return self._open_message()
 
     def _open_message(self) -> Open:
@@ -166,6 +213,7 @@ class Generation:
             max_tokens=self._max_tokens,
             sampling=self.sampling,
             ignore_end=self._ignore_end,
+            first_candidate=0 if self._weighing is None else self._weighing.first_candidate,
         )
 
     def can_send(self) -> bool:
@@ -176,14 +224,19 @@ class Generation:
         """Return the Draft of the next round; its tokens are then in flight."""
         assert self.can_send()
         most = min(self._limit, self._allowed, self.room - 1)
-        self.flight = tuple(self.guess[: self._num_worth(0, most)])
+        self.flight = () if self._is_undecided else tuple(self.guess[: self._num_worth(0, most)])
+        if self._weighing is not None:
+            self._extras = self._weighing.send(self.flight), self._weighing.choice
+            self._weighing.choice = None
         self.round += 1
         self._times_us = self.history.draft_us, self.history.network_us
         return self._draft_message()
 
     def _draft_message(self) -> Draft:
         assert self.flight is not None
-        return Draft(self.request_id, self.round, len(self.tokens), self.flight, *self._times_us)
+        if self._weighing is None:
+            return Draft(self.request_id, self.round, len(self.tokens), self.flight, *self._times_us)
+        return WeighedDraft(self.request_id, self.round, len(self.tokens), self.flight, *self._times_us, *self._extras)
 
     def repeat(self) -> Open | Draft:
         """Return what awaits its verdict once more, to the letter; also an empty draft that was taken for granted."""
@@ -199,26 +252,52 @@ class Generation:
         return not self.finish and verdict.round > self.round
 
     def on_verdict(self, verdict: Verdict) -> Round | None:
-        """Commit what a verdict accepts; return what it did, or None for one that is not awaited."""
+        """Commit what a verdict accepts; return what it did, or None for one that is not awaited.
+
+        Raises:
+            WireError: it leaves a choice that is none.
+        """
         if self.flight is None or verdict.round != self.round or self.finish:
             return None
         if verdict.num_accepted > len(self.flight):
             return None
-        committed = [*self.flight[: verdict.num_accepted], verdict.next_token_id]
-        if self._opened and not self.alone:
+        was_undecided = self._is_undecided
+        next_token_id: int | None = verdict.next_token_id
+        if isinstance(verdict, UndecidedVerdict):
+            position = len(self.tokens) + verdict.num_accepted
+            decision = None if self._weighing is None else self._weighing.decide(verdict, position)
+            if decision is None:
+                return None
+            next_token_id = decision.token_id
+        elif was_undecided:
+            return None
+        accepted = list(self.flight[: verdict.num_accepted])
+        committed = accepted if next_token_id is None else [*accepted, next_token_id]
+        if self._opened and not self.alone and not was_undecided:
             self.history.add_round(len(self.flight), verdict.num_accepted)
-        ahead_hit = None
-        if len(self.guess) > len(self.flight):
-            ahead_hit = self.guess[: len(committed)] == committed
-        kept = len(committed) if self.guess[: len(committed)] == committed else len(self.guess)
-        del self.guess[:kept], self._confidences[:kept]
+        is_guessed = next_token_id is not None and self.guess[: len(committed)] == committed
+        ahead_hit = is_guessed if len(self.guess) > len(self.flight) else None
+        self._drop_guess(len(committed) if is_guessed else len(self.guess))
         self.tokens += committed
         self.flight = None
         self._resting = False
         self._opened = True
-        self.finish = verdict.finish
+        self.finish = self._finish_of(verdict, next_token_id)
         self._go_on(verdict)
-        return Round(committed, ahead_hit)
+        return Round(committed, next_token_id, ahead_hit)
+
+    def _drop_guess(self, count: int) -> None:
+        del self.guess[:count], self._confidences[:count]
+        if self._weighing is not None:
+            del self._weighing.guess[:count]
+
+    def _finish_of(self, verdict: Verdict, next_token_id: int | None) -> int:
+        """Return how the text ends with a verdict; where the agent chose its last token, only the agent can know."""
+        if not isinstance(verdict, UndecidedVerdict):
+            return verdict.finish
+        if next_token_id is None:
+            return 0
+        return 1 if next_token_id in self._end_token_ids else verdict.finish
 
     def _go_on(self, verdict: Verdict) -> None:
         """Take what a verdict says of the rounds to come."""

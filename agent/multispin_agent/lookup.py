@@ -7,7 +7,7 @@ stood before, and what followed there is the guess. It costs microseconds, so it
 from collections.abc import Callable, Sequence
 
 from multispin_agent.confidence import Evidence
-from multispin_agent.drafter import Drafted, Drafter
+from multispin_agent.drafter import Drafted, Drafter, certain
 from multispin_models.ngram import NgramIndex, shared_length
 
 __all__ = ["LookupDrafter", "LookupFirstDrafter"]
@@ -37,7 +37,9 @@ class LookupDrafter:
         self._index.extend(tokens[len(self._index.tokens) :])
         matched, drafted = self._index.find(count)
         end = next((place for place, token in enumerate(drafted) if token in end_token_ids), count)
-        return [Drafted(token, Evidence(matched + place)) for place, token in enumerate(drafted[: end + 1])]
+        return [
+            Drafted(token, Evidence(matched + place), certain(token)) for place, token in enumerate(drafted[: end + 1])
+        ]
 
     def rewind(self, tokens: Sequence[int]) -> None:
         """Take back what does not stand in `tokens`."""

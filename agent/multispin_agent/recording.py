@@ -70,7 +70,7 @@ def request_record(
         prompt_sha256: hex.
         error: why it failed; else null.
     """
-    count = sum(timing.verdict.num_accepted + 1 for timing in finished.rounds)
+    count = sum(timing.num_committed for timing in finished.rounds)
     first_s = (finished.first_token_ns - finished.started_ns) / 1e9 if finished.first_token_ns else None
     total_s = (finished.ended_ns - finished.started_ns) / 1e9
     drafts = [timing for timing in finished.rounds if not timing.is_open]
@@ -109,6 +109,7 @@ def request_record(
         energy_label=agent_label if agent_label == coordinator_label else None,
         energy_reason=_reason(agent, coordinator_j),
         num_reopens=finished.num_reopens,
+        verification=finished.verification,
     )
 
 
@@ -140,7 +141,7 @@ def _round_record(request: Request, timing: RoundTiming, sources: Sources, agent
         is_open=timing.is_open,
         num_draft_tokens=timing.num_draft_tokens,
         num_accepted=verdict.num_accepted,
-        next_token_id=verdict.next_token_id,
+        next_token_id=timing.next_token_id,
         sent_ns=timing.sent_ns,
         draft_s=timing.draft_s,
         round_trip_s=timing.round_trip_s,

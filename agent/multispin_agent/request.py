@@ -8,6 +8,7 @@ from multispin_models.errors import MultispinError
 from multispin_models.messages import Verdict
 from multispin_models.records import Finish
 from multispin_models.sampling import Sampling
+from multispin_models.verification import Rule
 
 __all__ = ["Finished", "Request", "RequestFailed", "RoundTiming", "coordinator_energy_j"]
 
@@ -47,7 +48,7 @@ class Request:
 class RoundTiming:
     """One verdict and the time that led to it. `draft_s` is model time, since the verdict before.
 
-    `confidences` is what was predicted of each drafted token.
+    `confidences` is what was predicted of each drafted token, `next_token_id` null if the verdict left it undecided.
     """
 
     is_open: bool
@@ -63,6 +64,12 @@ class RoundTiming:
     confidences: list[float | None]
     parts: RoundParts | None = None
     received_ns: int = 0
+    next_token_id: int | None = None
+
+    @property
+    def num_committed(self) -> int:
+        """Tokens that the verdict brought."""
+        return self.verdict.num_accepted + (self.next_token_id is not None)
 
 
 @dataclass
@@ -84,6 +91,7 @@ class Finished:
     payload_up_bytes: int = 0
     payload_down_bytes: int = 0
     rounds: list[RoundTiming] = field(default_factory=list)
+    verification: Rule = "coupled"
 
 
 def coordinator_energy_j(rounds: Sequence[RoundTiming]) -> float | None:

@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 
 from multispin_coordinator.config import Limits
+from multispin_models.draft_payload import Weighed, unpack_distributions, unpack_weights
+from multispin_models.errors import WireError
 from multispin_models.language_model import ModelInfo
-from multispin_models.messages import PROTOCOL_VERSION, Draft, Hello, Open
+from multispin_models.messages import PROTOCOL_VERSION, Draft, Hello, Open, WeighedDraft
+from multispin_models.verification import Rule
 
-__all__ = ["AgentState", "Reject", "check_draft", "check_hello", "check_open"]
+__all__ = ["AgentState", "Reject", "check_draft", "check_hello", "check_open", "weighed_of"]
 
 
 class Reject(Exception):
@@ -60,7 +63,7 @@ def check_hello(
         raise Reject("too_many_agents", f"{num_agents} agents are connected, allowed are {limits.max_agents}")
 
 
-def check_open(opened: Open, target: ModelInfo, limits: Limits, max_context: int) -> None:
+def check_open(opened: Open, target: ModelInfo, limits: Limits, max_context: int, rule: Rule) -> None:
     """Refuse a request that cannot be served.
 
     Raises:
@@ -73,6 +76,14 @@ def check_open(opened: Open, target: ModelInfo, limits: Limits, max_context: int
             "bad_request",
             f"{num_tokens} tokens with {opened.num_prompt_tokens} of prompt and at most {opened.max_tokens} to "
             "generate: nothing is left to generate, or the prompt is longer than the tokens",
+            opened.request_id,
+            opened.round,
+        )
+    if opened.first_candidate and (rule != "rejection-lean" or opened.sampling.temperature == 0.0):
+        raise Reject(
+            "bad_request",
+            f"draws from number {opened.first_candidate} on are asked for, allowed with rejection-lean at a "
+            f"temperature above 0; this is {rule} at {opened.sampling.temperature}",
             opened.request_id,
             opened.round,
         )
@@ -105,6 +116,40 @@ def check_draft(draft: Draft, target: ModelInfo, limits: Limits) -> None:
             draft.round,
         )
     _check_tokens(draft.draft_token_ids, target, draft.request_id, draft.round)
+
+
+def weighed_of(draft: Draft, rule: Rule, target: ModelInfo) -> Weighed | None:
+    """Return what a draft was drawn from, as the rule of its session asks for it; null where nothing is drafted.
+
+    Raises:
+        Reject: bad_distribution.
+    """
+    payload = draft.drawn_from if isinstance(draft, WeighedDraft) else None
+    num_drafted = len(draft.draft_token_ids)
+    if (payload is not None) != (rule != "coupled" and num_drafted > 0):
+        got = "no distribution" if payload is None else "a distribution"
+        raise Reject(
+            "bad_distribution",
+            f"a draft of {num_drafted} tokens with {got}, verified by {rule}: Welcome says which rule it is, and at "
+            "temperature 0 it is coupled",
+            draft.request_id,
+            draft.round,
+        )
+    if payload is None:
+        return None
+    try:
+        if rule == "rejection-lean":
+            return Weighed(unpack_weights(payload, num_drafted))
+        distributions = unpack_distributions(payload, num_drafted, target.n_vocab)
+    except WireError as error:
+        raise Reject("bad_distribution", str(error), draft.request_id, draft.round) from error
+    weights = tuple(each.weight(token) for each, token in zip(distributions, draft.draft_token_ids, strict=True))
+    if 0 in weights:
+        token = draft.draft_token_ids[weights.index(0)]
+        raise Reject(
+            "bad_distribution", f"token {token} is not in what it was drawn from", draft.request_id, draft.round
+        )
+    return Weighed(weights, distributions)
 
 
 def _check_tokens(token_ids: tuple[int, ...], target: ModelInfo, request_id: int, round_number: int) -> None:

@@ -7,6 +7,7 @@ from msgspec import Meta, Struct
 from multispin_models.api.settings import HttpSettings
 from multispin_models.channel import Security
 from multispin_models.engines import DEFAULT_ENGINE
+from multispin_models.verification import Rule
 
 __all__ = ["RESERVED_ROWS", "Config", "Limits", "PolicyName", "ScheduleName"]
 
@@ -86,6 +87,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         policy: how draft lengths are chosen, a name of `control/policies.py`.
         schedule: which drafts are verified together, a name of `schedule.py`.
         patience_s: with "barrier" and "groups", the longest time that a draft waits for others.
+        verification: rule of the drafts: "coupled" (ids alone travel, the text is the target's own), "rejection" (the
+            distribution that each token was drawn from comes up) or "rejection-lean" (its own weight comes up, draws
+            from the target go down); see models/README.md. At temperature 0 all three are the first.
         require_exact: refuse to start when the probe finds that the engine is not exact.
     """
 
@@ -103,6 +107,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     policy: PolicyName = "fixed"
     schedule: ScheduleName = "continuous"
     patience_s: Seconds = 1.0
+    verification: Rule = "coupled"
     require_exact: bool = False
     max_concurrent: Positive = 4
     http_listen: str | None = None

@@ -13,16 +13,19 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 import multispin_models
-from multispin_coordinator.admission import AgentState, Reject, check_draft, check_hello, check_open
+from multispin_coordinator.admission import AgentState, Reject, check_draft, check_hello, check_open, weighed_of
 from multispin_coordinator.batcher import Share, plan_pass
 from multispin_coordinator.config import Limits
 from multispin_coordinator.control.online import BY_ITSELF, LAST, Control, Grant
 from multispin_coordinator.passes import Outcome, Pass, PassTiming, work_of
 from multispin_coordinator.roster import Roster
 from multispin_coordinator.schedule import Schedule
-from multispin_coordinator.session import GOES_ON, Session
+from multispin_coordinator.session import FINISH_LENGTH, GOES_ON, Session
 from multispin_coordinator.tally import Tally
+from multispin_models.draft_payload import pack_candidates
 from multispin_models.energy.meter import Label
 from multispin_models.errors import WireError, WireVersionError
 from multispin_models.language_model import ModelInfo
@@ -39,12 +42,14 @@ from multispin_models.messages import (
     Records,
     Refused,
     Report,
+    UndecidedVerdict,
     Verdict,
+    WeighedDraft,
     Welcome,
     decode_agent_message,
 )
 from multispin_models.records.schema import SCHEMA_VERSION
-from multispin_models.verification import Verification
+from multispin_models.verification import Rule, Undecided, Verification
 
 __all__ = ["ALONE", "Batch", "Dispatcher", "Send"]
 
@@ -82,6 +87,7 @@ class Dispatcher:
         boot_id: of this machine's kernel.
         control: says how much agents draft; null leaves it to them.
         schedule: which drafts are verified together; null takes whatever is ready.
+        rule: of the verification.
     """
 
     def __init__(
@@ -95,7 +101,9 @@ class Dispatcher:
         keeps_records: bool = False,
         energy_label: Label | None = None,
         boot_id: str | None = None,
+        rule: Rule = "coupled",
     ) -> None:
+        self._rule: Rule = rule
         self._schedule = Schedule("continuous", 0.0) if schedule is None else schedule
         self.control = Control("fixed", limits.max_draft_tokens) if control is None else control
         self.counters: Counter[str] = Counter()
@@ -190,11 +198,12 @@ class Dispatcher:
             boot_id=self._boot_id,
             energy_label=self._energy_label,
             policy=self.control.policy,
+            verification=self._rule,
         )
         return [Send(agent, welcome)]
 
     def _on_open(self, agent: bytes, opened: Open, now_ns: int) -> list[Send]:
-        check_open(opened, self._target, self._limits, self._max_context)
+        check_open(opened, self._target, self._limits, self._max_context, self._rule)
         session = self.sessions.get(opened.request_id)
         if session is not None and session.agent != agent and (session.agent in self.agents or session.agent == ALONE):
             raise Reject("request_owned", "another one that is alive has this request", opened.request_id, opened.round)
@@ -208,7 +217,7 @@ class Dispatcher:
             session.agent = agent
         else:
             self._check_room(agent, opened)
-            session = Session(opened, agent, self._max_context)
+            session = Session(opened, agent, self._max_context, self._rule)
         session.received_ns = now_ns
         self._roster.queue(session)
         return []
@@ -238,12 +247,17 @@ class Dispatcher:
         check_draft(draft, self._target, self._limits)
         if draft.round <= session.round:
             return self._answer_again(session, draft.round)
-        if session.job is not None or draft.round != session.round + 1 or draft.num_committed != len(session.tokens):
+        choice = draft.choice if isinstance(draft, WeighedDraft) else None
+        follows = session.expects(draft.num_committed, choice, len(draft.draft_token_ids))
+        if session.job is not None or draft.round != session.round + 1 or not follows:
             expected = f"round {session.round + 1} after {len(session.tokens)} tokens"
             got = f"round {draft.round} after {draft.num_committed} tokens"
             raise Reject("out_of_step", f"{got}, expected {expected}; open it again", draft.request_id, draft.round)
+        weighed = weighed_of(draft, session.rule, self._target)
         self.control.on_draft(agent, draft)
-        session.submit(draft.round, draft.draft_token_ids, now_ns)
+        if choice is not None:
+            session.choose(choice)
+        session.submit(draft.round, draft.draft_token_ids, now_ns, weighed)
         self._roster.queue(session)
         return []
 
@@ -270,7 +284,7 @@ class Dispatcher:
         Raises:
             Reject: it cannot be served.
         """
-        check_open(opened, self._target, self._limits, self._max_context)
+        check_open(opened, self._target, self._limits, self._max_context, "coupled")
         self._check_room(ALONE, opened)
         session = Session(opened, ALONE, self._max_context)
         session.received_ns = now_ns
@@ -363,15 +377,23 @@ class Dispatcher:
             pause_s = (timing.finished_ns - self._pending_since_ns) / 1e9 - timing.verify_us / 1e6
         self.control.on_pass(num_rows, timing.verify_us / 1e6, pause_s)
 
-    def _verdict(self, session: Session, verification: Verification, timing: PassTiming, num_rows: int) -> Send:
+    def _verdict(
+        self, session: Session, verification: Verification | Undecided, timing: PassTiming, num_rows: int
+    ) -> Send:
         num_drafted = len(session.job or ())
-        num_accepted, next_token_id, finish = session.commit(verification, self._end_token_ids)
-        self.tally.drafts.add(num_drafted, num_accepted)
-        if session.agent == ALONE:
-            self.tally.num_tokens_alone += 1
+        is_asked_again = session.first_candidate > 0  # more draws, for a token that counts already
+        undecided = None
+        if isinstance(verification, Undecided):
+            done = session.commit_undecided(verification, self._end_token_ids)
+            if done is None:
+                undecided = verification
+                finish = FINISH_LENGTH if session.is_last else GOES_ON
+                done = undecided.num_accepted, undecided.candidates[0].token_id, finish
         else:
-            self.tally.num_tokens_cooperative += num_accepted + 1
-        grant = self._grant(session, num_drafted, num_accepted, finish, timing.finished_ns)
+            done = session.commit(verification, self._end_token_ids)
+        num_accepted, next_token_id, finish = done
+        self._count(session, num_drafted, num_accepted, is_asked_again=is_asked_again)
+        grant = self._grant(session, None if is_asked_again else num_drafted, num_accepted, finish, timing.finished_ns)
         verdict = Verdict(
             request_id=session.request_id,
             round=session.round,
@@ -388,7 +410,11 @@ class Dispatcher:
             alone=grant.alone,
             num_reused=session.num_reused if session.is_opening else 0,
         )
+        if undecided is not None:
+            verdict = _undecided(verdict, undecided)
         session.verdicts.append(verdict)
+        if undecided is not None:
+            return Send(session.agent, verdict)  # it goes on, or is closed, when the agent has chosen
         if finish != GOES_ON:
             self._roster.drop(session)  # an Open that came meanwhile is served after it
         elif grant.alone:
@@ -396,10 +422,18 @@ class Dispatcher:
             self._roster.queue(session)
         return Send(session.agent, verdict)
 
-    def _grant(self, session: Session, num_drafted: int, num_accepted: int, finish: int, now_ns: int) -> Grant:
-        """Tell the control what became of a draft; return what its request may do next."""
+    def _count(self, session: Session, num_drafted: int, num_accepted: int, *, is_asked_again: bool) -> None:
+        self.tally.drafts.add(num_drafted, num_accepted)
+        if session.agent == ALONE:
+            self.tally.num_tokens_alone += 1
+        elif not is_asked_again:
+            self.tally.num_tokens_cooperative += num_accepted + 1
+
+    def _grant(self, session: Session, num_drafted: int | None, num_accepted: int, finish: int, now_ns: int) -> Grant:
+        """Tell the control what became of a draft, null for none; return what its request may do next."""
         request_id, agent = session.request_id, session.agent
-        self.control.on_round(request_id, agent, num_drafted, num_accepted, now_ns)
+        if num_drafted is not None:
+            self.control.on_round(request_id, agent, num_drafted, num_accepted, now_ns)
         if finish != GOES_ON:
             return LAST
         if agent == ALONE:
@@ -462,6 +496,17 @@ class Dispatcher:
         level = logging.INFO if str(self.counters[counter]).strip("0") == "1" else logging.DEBUG
         log.log(level, "%s %d: %r request %x: %s", counter, self.counters[counter], agent, reject.request_id, reject)
         return [Send(agent, Refused(reject.code, reject.message[:2048], reject.request_id, reject.round))]
+
+
+def _undecided(verdict: Verdict, undecided: Undecided) -> UndecidedVerdict:
+    """Return a verdict with draws for the agent to choose from.
+
+    It cannot go on alone before it knows the choice: so an empty draft is asked for.
+    """
+    fields = msgspec.structs.asdict(verdict)
+    if verdict.alone:
+        fields |= {"alone": False, "num_draft_tokens": 0}
+    return UndecidedVerdict(**fields, candidates=pack_candidates(undecided.candidates), first=undecided.first)
 
 
 def _only(frames: Sequence[bytes]) -> bytes:

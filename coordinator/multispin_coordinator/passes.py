@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from multispin_coordinator.batcher import Share
+from multispin_models.draft_payload import Weighed
 from multispin_models.sampling import Sampling
-from multispin_models.verification import Verification
+from multispin_models.verification import Rule, Undecided, Verification
 
 __all__ = ["Outcome", "Pass", "PassTiming", "Work", "work_of"]
 
@@ -22,6 +23,9 @@ class Work(NamedTuple):
         sampling: how it is chosen.
         is_prefill: they answer an Open, not a Draft.
         copy_of: with a new sequence, one whose first `start` tokens it begins with; it is copied before all else.
+        rule: of the verification.
+        weighed: what the draft was drawn from, by a rejection rule; null without a draft.
+        first_candidate: above 0 if draws from the target are asked for, from this number on, in place of a token.
     """
 
     sequence: int | None
@@ -32,6 +36,9 @@ class Work(NamedTuple):
     sampling: Sampling
     is_prefill: bool = False
     copy_of: int | None = None
+    rule: Rule = "coupled"
+    weighed: Weighed | None = None
+    first_candidate: int = 0
 
 
 class Pass(NamedTuple):
@@ -45,7 +52,7 @@ class Outcome(NamedTuple):
     """What became of a Work: its sequence, and the verification if its rows were scored. A fault has no sequence."""
 
     sequence: int | None
-    verification: Verification | None
+    verification: Verification | Undecided | None
 
 
 class PassTiming(NamedTuple):
@@ -75,4 +82,7 @@ def work_of(share: Share) -> Work:
         sampling=session.sampling,
         is_prefill=session.is_opening,
         copy_of=session.copy_of if session.sequence is None else None,
+        rule=session.rule,
+        weighed=session.weighed,
+        first_candidate=session.first_candidate,
     )

@@ -82,6 +82,7 @@ class Server:
             keeps_records=store is not None,
             energy_label=meter.label,
             boot_id=read_boot_id(),
+            rule=config.verification,
         )
         self._model = target.model
         self._meter = meter

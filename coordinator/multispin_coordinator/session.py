@@ -3,16 +3,20 @@
 A job is rows to feed: what is committed and not yet in the cache, then the draft. A prompt is a job without a draft;
 a draft of L tokens in steady state is a job of L + 1 rows. The last L + 1 rows of a job are scored. No I/O.
 
+By the lean rule of rejection the agent chooses the token after a rejection among draws: until its next draft says which
+(or that none will do), that token is missing here, and all that is committed is in the cache.
+
 A session that goes on alone gives itself the next job, an empty draft, in the round that its agent would have given it.
 """
 
 from collections.abc import Sequence
 
+from multispin_models.draft_payload import Weighed
 from multispin_models.kept_sequences import Kept
 from multispin_models.messages import Open, Verdict
 from multispin_models.ngram import shared_length
 from multispin_models.sampling import Sampling
-from multispin_models.verification import Verification
+from multispin_models.verification import Rule, Undecided, Verification
 
 __all__ = ["FINISH_END", "FINISH_LENGTH", "GOES_ON", "Session"]
 
@@ -26,9 +30,11 @@ class Session:
         opened: its Open.
         agent: routing id of the agent that owns it.
         max_context_tokens: prompt and text together.
+        rule: of its drafts, at a temperature above 0.
     """
 
-    def __init__(self, opened: Open, agent: bytes, max_context_tokens: int) -> None:
+    def __init__(self, opened: Open, agent: bytes, max_context_tokens: int, rule: Rule = "coupled") -> None:
+        self._asked_rule: Rule = rule
         self.request_id = opened.request_id
         self.agent = agent
         self.sequence: int | None = None
@@ -45,6 +51,10 @@ class Session:
         self.num_cached = min(_common_prefix(self.tokens[: self.num_cached], tokens), len(tokens) - 1)
         self.tokens = tokens
         self.sampling: Sampling = opened.sampling
+        self.rule: Rule = self._asked_rule if opened.sampling.temperature > 0.0 else "coupled"
+        self.weighed: Weighed | None = None  # what the job was drawn from
+        self.candidates: tuple[int, ...] = ()  # among which the agent chooses
+        self.first_candidate = opened.first_candidate  # above 0: the job asks for draws from this number on
         self.ignore_end = opened.ignore_end
         self.end_length = min(opened.num_prompt_tokens + opened.max_tokens, max_context_tokens)
         self.round = opened.round
@@ -60,12 +70,40 @@ class Session:
         assert not self.running
         self._restart(opened, max_context_tokens)
 
-    def submit(self, round_number: int, draft_token_ids: Sequence[int], received_ns: int) -> None:
+    def expects(self, num_committed: int, choice: int | None, num_drafted: int) -> bool:
+        """Return whether a draft follows what is committed: the choice that it makes is one that it has."""
+        if not self.candidates:
+            return choice is None and num_committed == len(self.tokens)
+        if choice is None or choice > len(self.candidates):
+            return False
+        if choice == len(self.candidates):  # none will do
+            return num_committed == len(self.tokens) and num_drafted == 0
+        return num_committed == len(self.tokens) + 1 < self.end_length
+
+    def choose(self, choice: int) -> None:
+        """Commit the draw that the agent has taken, or ask for those behind them all."""
+        if choice < len(self.candidates):
+            self.tokens.append(self.candidates[choice])
+            self.first_candidate = 0
+        else:
+            self.first_candidate += len(self.candidates)
+            self.num_cached = min(self.num_cached, len(self.tokens) - 1)  # the last one once more, for its logits
+        self.candidates = ()
+
+    def submit(
+        self,
+        round_number: int,
+        draft_token_ids: Sequence[int],
+        received_ns: int,
+        weighed: Weighed | None = None,
+    ) -> None:
         """Take a draft as the next job, cut to the room that is left."""
         assert self.job is None
+        assert not self.candidates
         room = self.end_length - len(self.tokens)
         assert room >= 1
         self.job = tuple(draft_token_ids[: room - 1])
+        self.weighed = weighed
         self.round = round_number
         self.verdicts = []
         self.received_ns = received_ns
@@ -141,6 +179,28 @@ class Session:
         if len(self.tokens) >= self.end_length:
             return len(accepted), next_token, FINISH_LENGTH
         return len(accepted), next_token, GOES_ON
+
+    def commit_undecided(self, verdict: Undecided, end_token_ids: frozenset[int]) -> tuple[int, int, int] | None:
+        """Append what was accepted and wait for the agent's choice; return what `commit` does if the text ends in it.
+
+        Whether the text ends with the token that will be chosen: `is_last`.
+        """
+        assert self.job is not None
+        accepted = self.job[: verdict.num_accepted]
+        if not self.ignore_end and any(token in end_token_ids for token in accepted):
+            return self.commit(Verification(verdict.num_accepted, verdict.candidates[0].token_id), end_token_ids)
+        self.tokens += accepted
+        self.num_cached = len(self.tokens)
+        self.has_first_token = True
+        self.job = None
+        self.candidates = tuple(token for token, _ in verdict.candidates)
+        self.first_candidate = verdict.first
+        return None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether one more token ends the text."""
+        return len(self.tokens) + 1 >= self.end_length
 
     def lost_cache(self) -> None:
         """Forget the sequence after a fault: everything must be fed again."""

@@ -1,20 +1,34 @@
 """One pass on the target: copy, cut back, feed all rows at once, choose, and compare with the drafts.
 
-Runs in the engine's thread and blocks. The choices of a draft are made row by row and stop at the first that differs.
+Runs in the engine's thread and blocks. The choices of a draft are made row by row and stop at the first that differs;
+by a rejection rule, likewise, no row behind the first rejected one is looked at.
 """
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from multispin_coordinator.passes import Outcome, Pass, Work
 from multispin_models.errors import EngineFault, LimitError
 from multispin_models.language_model import LanguageModel, Logits, Rows
-from multispin_models.sampling import choose
-from multispin_models.verification import Verification, verify_coupled
+from multispin_models.sampling import Sampling, choose, probabilities
+from multispin_models.verification import (
+    Probabilities,
+    Undecided,
+    Verification,
+    residual_candidates,
+    verify_coupled,
+    verify_lean,
+    verify_rejection,
+)
 
 __all__ = ["run_pass"]
 
 log = logging.getLogger(__name__)
+
+CANDIDATES: Final = (
+    16  # draws that follow a rejection; where 0.93 is accepted, none of so many will do one time in three
+)
 
 
 def run_pass(model: LanguageModel, work_pass: Pass) -> list[Outcome]:
@@ -71,9 +85,11 @@ def _run(model: LanguageModel, all_work: Sequence[Work], states: Sequence[bytes 
         return [Outcome(None, None) for _ in all_work]
 
 
-def _verify(work: Work, logits: Logits) -> Verification | None:
+def _verify(work: Work, logits: Logits) -> Verification | Undecided | None:
     if work.draft_token_ids is None:
         return None
+    if work.rule != "coupled":
+        return _by_rejection(work, work.draft_token_ids, _LazyRows(logits, work.sampling))
     return _lazily_coupled(work, lambda row, position: choose(logits[row], position, work.sampling))
 
 
@@ -87,3 +103,35 @@ def _lazily_coupled(work: Work, choose_row: Callable[[int, int], int]) -> Verifi
         if row < len(draft) and chosen[row] != draft[row]:
             break
     return verify_coupled(draft[: len(chosen) - 1], chosen)
+
+
+class _LazyRows(Sequence[Probabilities]):
+    """The target's probabilities [rows] of [n_vocab], each computed when it is asked for."""
+
+    def __init__(self, logits: Logits, sampling: Sampling) -> None:
+        self._logits = logits
+        self._sampling = sampling
+        self._last: tuple[int, Probabilities] | None = None
+
+    def __len__(self) -> int:
+        return len(self._logits)
+
+    def __getitem__(self, row: Any) -> Any:
+        if self._last is None or self._last[0] != row:
+            self._last = row, probabilities(self._logits[row], self._sampling)
+        return self._last[1]
+
+
+def _by_rejection(work: Work, draft: Sequence[int], target: Sequence[Probabilities]) -> Verification | Undecided:
+    seed, position = work.sampling.seed, work.position
+    if work.first_candidate:
+        first = work.first_candidate
+        return Undecided(0, first, tuple(residual_candidates(target[0], seed, position, first, CANDIDATES)))
+    weights = () if work.weighed is None else work.weighed.weights[: len(draft)]
+    if work.weighed is not None and work.weighed.distributions is not None:
+        return verify_rejection(draft, work.weighed.distributions[: len(draft)], target, seed, position)
+    lean = verify_lean(draft, weights, target, seed, position)
+    if lean.next_token_id is not None:
+        return Verification(lean.num_accepted, lean.next_token_id)
+    row = lean.num_accepted
+    return Undecided(row, 0, tuple(residual_candidates(target[row], seed, position + row, 0, CANDIDATES)))

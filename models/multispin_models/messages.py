@@ -7,6 +7,8 @@
              <------------------------------  Verdict    the first token after them                (or Refused)
       Draft  ------------------------------>             round r: d1 .. dL after the committed tokens
              <------------------------------  Verdict    round r: accepted, next token             (or Refused)
+      WeighedDraft  ----------------------->             by a rejection rule: also what it was drawn from
+             <------------------------------  UndecidedVerdict   the agent chooses the next token among draws
              <------------------------------  Verdict    round r + 1, r + 2 ...: after a verdict that says `alone`,
                                                          each with the next token, as if an empty draft had asked
       Report ------------------------------>             what drafting beside such a stream would have been worth
@@ -31,6 +33,7 @@ from msgspec import Meta, Struct
 from multispin_models.energy.meter import Label
 from multispin_models.errors import WireError, WireVersionError
 from multispin_models.sampling import Sampling
+from multispin_models.verification import Rule
 
 __all__ = [
     "MAX_FRAME_BYTES",
@@ -51,14 +54,16 @@ __all__ = [
     "Refused",
     "SpooledRecord",
     "Report",
+    "UndecidedVerdict",
     "Verdict",
+    "WeighedDraft",
     "Welcome",
     "decode_agent_message",
     "decode_coordinator_message",
     "encode",
 ]
 
-PROTOCOL_VERSION: Final = 3
+PROTOCOL_VERSION: Final = 4
 MAX_FRAME_BYTES: Final = 1 << 20  # MAXMSGSIZE of both sockets: 200,000 tokens, far above any context served
 MAX_RECORD_BYTES: Final = 1 << 19  # a text of a whole context and its token ids
 MOST_DRAFTED: Final = 64  # in a round, whatever the limits
@@ -105,6 +110,8 @@ class Open(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag
         max_tokens: most tokens to generate, those committed included.
         sampling: temperature, top-k, top-p, seed.
         ignore_end: go on past end-of-text until `max_tokens`.
+        first_candidate: above 0 after a rejection that is not decided yet (`rejection-lean`): the answer brings draws
+            from this number on, in place of a token.
     """
 
     request_id: RequestId
@@ -114,6 +121,7 @@ class Open(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag
     max_tokens: Annotated[int, Meta(ge=1, lt=1 << 31)]
     sampling: Sampling
     ignore_end: bool = False
+    first_candidate: Count = 0
 
 
 class Draft(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=3):
@@ -134,6 +142,20 @@ class Draft(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, ta
     draft_token_ids: tuple[TokenId, ...]
     draft_us: Count = 0
     network_us: Count = 0
+
+
+class WeighedDraft(Draft, frozen=True, array_like=True, forbid_unknown_fields=True, tag=8):
+    """A Draft that is verified by a rejection rule, temperature above 0.
+
+    Attributes:
+        drawn_from: what each token was drawn from, packed by `draft_payload`: its own weight with `rejection-lean`, the
+            whole distribution with `rejection`; null without a token.
+        choice: which draw of the verdict before was taken, 0 for the first; their number asks for more of them, with an
+            empty draft; null if that verdict was decided. A draw that was taken is committed.
+    """
+
+    drawn_from: bytes | None = None
+    choice: Annotated[int, Meta(ge=0, lt=1 << 16)] | None = None
 
 
 class Close(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=4):
@@ -210,6 +232,7 @@ class Welcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
         boot_id: of its machine's kernel, which its monotonic instants belong to; null if it cannot be read.
         energy_label: of the joules in its verdicts, "measured", "calibrated" or "modelled"; null without a meter.
         policy: how the draft length is chosen; with "fixed" each agent has its own.
+        verification: the rule by which drafts are verified.
     """
 
     protocol_version: int
@@ -225,6 +248,7 @@ class Welcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
     boot_id: Name | None = None
     energy_label: Label | None = None
     policy: Name = "fixed"
+    verification: Rule = "coupled"
 
 
 class Refused(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=18):
@@ -278,6 +302,21 @@ class Verdict(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
     num_reused: Count = 0
 
 
+class UndecidedVerdict(Verdict, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True, tag=22):
+    """A Verdict after a rejection, by the lean rule: the next token is the first of these draws that the agent keeps.
+
+    `next_token_id` is the first draw. With `finish` 2 the text ends with the token that is taken; the session stays
+    until its Close, for the agent may have to ask for more draws.
+
+    Attributes:
+        candidates: draws from the target, packed by `draft_payload`.
+        first: number of the first of them.
+    """
+
+    candidates: Annotated[bytes, Meta(min_length=1, max_length=4096)]
+    first: Count
+
+
 class RecordsAck(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=21):
     """The records of one batch are on the coordinator's disk: the agent may forget them.
 
@@ -298,8 +337,8 @@ class Pong(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag
     epoch: RequestId
 
 
-AgentMessage = Hello | Open | Draft | Close | Ping | Report | Records
-CoordinatorMessage = Welcome | Refused | Verdict | Pong | RecordsAck
+AgentMessage = Hello | Open | Draft | WeighedDraft | Close | Ping | Report | Records
+CoordinatorMessage = Welcome | Refused | Verdict | UndecidedVerdict | Pong | RecordsAck
 
 _VERSION_BYTE = bytes([PROTOCOL_VERSION])
 _encoder = msgspec.msgpack.Encoder()

@@ -14,8 +14,8 @@ only each drafted token's q, so it sends fresh draws from p, and the agent, whic
 y is kept with max(0, 1 - q(y) / p(y)). Both draw by counter (`sampling.uniform`): a round asked twice has one answer.
 """
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,11 @@ from multispin_models.sampling import uniform
 
 __all__ = [
     "DRAFT",
+    "RULES",
     "Candidate",
     "LeanVerification",
+    "Rule",
+    "Undecided",
     "Verification",
     "acceptance",
     "choose_candidate",
@@ -36,6 +39,9 @@ __all__ = [
     "verify_lean",
     "verify_rejection",
 ]
+
+Rule = Literal["coupled", "rejection", "rejection-lean"]  # at temperature 0 all of them are the first
+RULES: Final[tuple[Rule, ...]] = get_args(Rule)
 
 # Purposes of `sampling.uniform`: what is drawn for one is independent of the others.
 DRAFT: Final = 1
@@ -94,6 +100,20 @@ class Candidate(NamedTuple):
 
     token_id: int
     probability: float
+
+
+class Undecided(NamedTuple):
+    """A verdict of the lean rule that leaves the next token to the agent.
+
+    Attributes:
+        num_accepted: as of `Verification`.
+        first: number of the first candidate, above 0 if those before it did not do.
+        candidates: draws from the target at the rejected position.
+    """
+
+    num_accepted: int
+    first: int
+    candidates: tuple[Candidate, ...]
 
 
 def acceptance(target: float, draft: float) -> float:
@@ -174,7 +194,8 @@ def residual_candidates(target: Probabilities, seed: int, position: int, first: 
 
     The mean number that it needs is 1 / (1 - acceptance). If none of `count` passes it asks for the next ones.
     """
-    drawn = [_drawn(target, uniform(seed, position, CANDIDATE, index)) for index in range(first, first + count)]
+    draw = _drawing(target)
+    drawn = [draw(uniform(seed, position, CANDIDATE, index)) for index in range(first, first + count)]
     return [Candidate(token, float(target[token])) for token in drawn]
 
 
@@ -197,8 +218,12 @@ def choose_candidate(
     return None
 
 
-def _drawn(probabilities: Probabilities, number: float) -> int:
-    """Return the token that a number in (0, 1) draws."""
+def _drawing(probabilities: Probabilities) -> Callable[[float], int]:
+    """Return what gives the token that a number in (0, 1) draws."""
     able = np.flatnonzero(probabilities)
     upto = np.cumsum(probabilities[able])
-    return int(able[min(int(np.searchsorted(upto, number * upto[-1], side="right")), len(able) - 1)])
+    return lambda number: int(able[min(int(np.searchsorted(upto, number * upto[-1], side="right")), len(able) - 1)])
+
+
+def _drawn(probabilities: Probabilities, number: float) -> int:
+    return _drawing(probabilities)(number)

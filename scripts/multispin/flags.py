@@ -11,6 +11,7 @@ from multispin_models.clock import wall_time
 from multispin_models.errors import ConfigError
 from multispin_models.ngram import MIN_NGRAM
 from multispin_models.records import describe_machine, read_governor
+from multispin_models.verification import RULES
 
 __all__ = ["add_draft_flags", "add_policy_flags", "cores", "machine_facts", "numbers", "parse_engines", "positive"]
 
@@ -28,7 +29,7 @@ def add_draft_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_policy_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say how much is drafted."""
+    """Add the flags that say how much is drafted, and how it is verified."""
     parser.add_argument(
         "--policy", default="fixed", metavar="NAME", help=f"one of {', '.join(POLICIES)} (default %(default)s)"
     )
@@ -37,6 +38,16 @@ def add_policy_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--num-draft-tokens", type=int, default=4, metavar="L", help="drafted a round with policy fixed (default 4)"
+    )
+    parser.add_argument(
+        "--verification", default="coupled", metavar="RULE", help=f"one of {', '.join(RULES)} (default %(default)s)"
+    )
+    parser.add_argument(
+        "--draft-entries",
+        type=positive,
+        default=1024,
+        metavar="M",
+        help="tokens that a draft is sampled from, by a rejection rule (default 1024)",
     )
 
 

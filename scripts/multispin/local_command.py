@@ -94,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--prompts is -, standard input: give a file, which every agent reads")
     jobs = read_jobs(args.prompts, job_defaults(args), args.limit)
     settings = _settings(args)
+    _check_rule(args, jobs)
     for meter in (args.meter, args.coordinator_meter, args.agent_meter):
         _check_meter(meter or "none")
     out = _new_folder(Path(args.out), overwrite=args.overwrite)
@@ -119,6 +120,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_table(summary, sys.stdout, rounds, energy)
     return int(summary.completed < len(jobs) or bool(differences))
+
+
+def _check_rule(args: argparse.Namespace, jobs: Sequence[Job]) -> None:
+    """Refuse to compare texts that are samples: by a rejection rule they follow the target's distribution, no more."""
+    if args.check_text and args.verification != "coupled" and any(job.sampling.temperature for job in jobs):
+        raise ConfigError(
+            f"--check-text with --verification {args.verification}: at a temperature above 0 its texts are samples and "
+            "differ from the target's own; allowed with coupled, or at temperature 0"
+        )
 
 
 def _check_meter(meter: str) -> None:
@@ -218,7 +228,7 @@ def _header(
         num_draft_tokens=settings.num_draft_tokens if settings.policy == "fixed" else Limits().max_draft_tokens,
         policy=settings.policy,
         schedule=settings.schedule,
-        verification="coupled",
+        verification=settings.verification,
         target=local.target,
         draft=local.draft(),
         exact=bool(local.target.exact),
@@ -234,6 +244,8 @@ def _settings(args: argparse.Namespace) -> RunSettings:
         "lookup_min_ngram": args.lookup_min_ngram,
         "policy": args.policy,
         "schedule": args.schedule,
+        "verification": args.verification,
+        "draft_entries": args.draft_entries,
         "num_draft_tokens": args.num_draft_tokens,
         "draft_ahead": not args.no_draft_ahead,
         "concurrent_per_agent": args.concurrent_per_agent,

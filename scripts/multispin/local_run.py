@@ -25,6 +25,7 @@ from multispin.supervised import DaemonFailed, Supervised
 from multispin_coordinator.config import Limits, PolicyName, ScheduleName
 from multispin_models.cache import Progress
 from multispin_models.clock import monotonic_ns
+from multispin_models.draft_payload import MOST_ENTRIES
 from multispin_models.energy import open_meter
 from multispin_models.engines import DEFAULT_ENGINE, prepare_side, prepare_tokenizer
 from multispin_models.errors import ConfigError
@@ -41,6 +42,7 @@ from multispin_models.records import (
     read_jsonl,
     write_jsonl,
 )
+from multispin_models.verification import Rule
 
 __all__ = ["MULTISPIN", "LocalRun", "RunSettings", "coordinator_toml", "draft_flags", "prepare_draft"]
 
@@ -59,6 +61,8 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         draft, lookup_min_ngram: where drafts come from, as in the agent's settings.
         policy: how draft lengths are chosen.
         schedule: which drafts are verified together.
+        verification: the rule.
+        draft_entries: tokens that a draft is sampled from, by a rejection rule.
         num_draft_tokens: L of the policy "fixed".
         draft_ahead: draft while a verdict is in flight.
         concurrent_per_agent: requests that one agent serves at once.
@@ -79,6 +83,8 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lookup_min_ngram: Annotated[int, Meta(ge=1, le=MAX_NGRAM)] = MIN_NGRAM
     policy: PolicyName = "fixed"
     schedule: ScheduleName = "continuous"
+    verification: Rule = "coupled"
+    draft_entries: Annotated[int, Meta(ge=1, le=MOST_ENTRIES)] = 1024
     num_draft_tokens: Annotated[int, Meta(ge=0, le=64)] = 4
     draft_ahead: bool = True
     concurrent_per_agent: Positive = 1
@@ -280,7 +286,7 @@ def coordinator_toml(settings: RunSettings) -> str:
         f'pair = {_quoted(settings.pair)}\nengine = "{settings.engine}"\nthreads = {settings.coordinator_threads}\n'
         # A meter of the run covers the whole machine, agents too: no pass may claim its joules for the coordinator.
         f"meter = {_quoted(settings.coordinator_meter or 'shared')}\nidle_s = {settings.idle_s}\n"
-        f'policy = "{settings.policy}"\nschedule = "{settings.schedule}"\n'
+        f'policy = "{settings.policy}"\nschedule = "{settings.schedule}"\nverification = "{settings.verification}"\n'
         f"max_concurrent = {max(1, settings.concurrent_alone)}\n\n"
         f"[limits]\nmax_sessions = {sessions}\nmax_sessions_per_agent = {settings.concurrent_per_agent + 1}\n"
         f"keep_sequences = {str(settings.keep_sequences).lower()}\n"
@@ -298,6 +304,7 @@ def draft_flags(settings: RunSettings) -> dict[str, object]:
         "--lookup-min-ngram": settings.lookup_min_ngram,
         "--num-draft-tokens": settings.num_draft_tokens,
         "--kept-sequences": int(settings.keep_sequences),
+        "--draft-entries": settings.draft_entries,
     }
 
 

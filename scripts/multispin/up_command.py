@@ -197,6 +197,8 @@ def _settings(args: argparse.Namespace) -> RunSettings:
         "lookup_min_ngram": args.lookup_min_ngram,
         "policy": args.policy,
         "schedule": args.schedule,
+        "verification": args.verification,
+        "draft_entries": args.draft_entries,
         "num_draft_tokens": args.num_draft_tokens,
         "concurrent_per_agent": args.concurrent_per_agent,
         "concurrent_alone": args.concurrent_alone or args.concurrent_per_agent,

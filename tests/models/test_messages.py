@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from multispin_models.draft_payload import pack_candidates, pack_weights
 from multispin_models.errors import WireError, WireVersionError
 from multispin_models.messages import (
     MAX_FRAME_BYTES,
@@ -26,13 +27,16 @@ from multispin_models.messages import (
     Refused,
     Report,
     SpooledRecord,
+    UndecidedVerdict,
     Verdict,
+    WeighedDraft,
     Welcome,
     decode_agent_message,
     decode_coordinator_message,
     encode,
 )
 from multispin_models.sampling import Sampling
+from multispin_models.verification import Candidate
 
 U64 = st.integers(0, 2**64 - 1)
 COUNT = st.integers(0, 2**31 - 1)
@@ -52,13 +56,40 @@ RECORDS = st.lists(st.builds(SpooledRecord, U64, NAME, st.binary(min_size=2, max
 )
 AGENT_MESSAGES: st.SearchStrategy[AgentMessage] = st.one_of(
     st.builds(Hello, st.integers(0, 255), NAME, NAME, NAME, NAME, NAME, st.booleans()),
-    st.builds(Open, U64, COUNT, TOKENS.filter(bool), POSITIVE, POSITIVE, SAMPLING, st.booleans()),
+    st.builds(Open, U64, COUNT, TOKENS.filter(bool), POSITIVE, POSITIVE, SAMPLING, st.booleans(), COUNT),
     st.builds(Draft, U64, POSITIVE, COUNT, TOKENS, COUNT, COUNT),
+    st.builds(
+        WeighedDraft,
+        U64,
+        POSITIVE,
+        COUNT,
+        TOKENS,
+        COUNT,
+        COUNT,
+        st.none() | st.binary(max_size=40),
+        st.none() | st.integers(0, 2**16 - 1),
+    ),
     st.builds(Report, U64, COUNT, COUNT, COUNT, COUNT),
     st.builds(Close, U64),
     st.builds(Ping, COUNT),
     st.builds(Records, NAME, COUNT, RECORDS),
 )
+VERDICT: dict[str, st.SearchStrategy[Any]] = {
+    "request_id": U64,
+    "round": COUNT,
+    "num_accepted": COUNT,
+    "next_token_id": TOKEN,
+    "finish": st.integers(0, 2),
+    "received_ns": U64,
+    "residence_us": U64,
+    "verify_us": COUNT,
+    "batch_rows": COUNT,
+    "energy_nj": st.none() | U64,
+    "num_draft_tokens": st.integers(0, 64),
+    "price": st.integers(0, 1000),
+    "alone": st.booleans(),
+    "num_reused": COUNT,
+}
 COORDINATOR_MESSAGES: st.SearchStrategy[CoordinatorMessage] = st.one_of(
     st.builds(
         Welcome,
@@ -75,25 +106,11 @@ COORDINATOR_MESSAGES: st.SearchStrategy[CoordinatorMessage] = st.one_of(
         boot_id=st.none() | NAME,
         energy_label=st.none() | st.sampled_from(["measured", "calibrated", "modelled"]),
         policy=NAME,
+        verification=st.sampled_from(["coupled", "rejection", "rejection-lean"]),
     ),
     st.builds(Refused, NAME, st.text(max_size=100), U64, COUNT),
-    st.builds(
-        Verdict,
-        request_id=U64,
-        round=COUNT,
-        num_accepted=COUNT,
-        next_token_id=TOKEN,
-        finish=st.integers(0, 2),
-        received_ns=U64,
-        residence_us=U64,
-        verify_us=COUNT,
-        batch_rows=COUNT,
-        energy_nj=st.none() | U64,
-        num_draft_tokens=st.integers(0, 64),
-        price=st.integers(0, 1000),
-        alone=st.booleans(),
-        num_reused=COUNT,
-    ),
+    st.builds(Verdict, **VERDICT),
+    st.builds(UndecidedVerdict, **VERDICT, candidates=st.binary(min_size=1, max_size=40), first=COUNT),
     st.builds(Pong, COUNT, U64),
     st.builds(RecordsAck, NAME, U64, U64),
 )
@@ -133,6 +150,19 @@ def test_a_round_of_four_drafted_tokens_keeps_its_budget_with_the_largest_values
     assert len(encode(draft)) + len(encode(verdict)) <= 128
 
 
+def test_a_round_by_the_lean_rule_of_rejection_is_small_too() -> None:
+    weights, draws = pack_weights([65_536] * 4), pack_candidates([Candidate(2**24 - 1, 1.0)] * 16)
+    largest = 2**31 - 1
+    draft = WeighedDraft(2**64 - 1, largest, largest, (2**24 - 1,) * 4, largest, largest, weights, 16)
+    # beside the ids: weights 2 + 8, choice 1; beside a verdict: array head 2, draws 2 + 16 * 7, their number 1
+    assert len(encode(draft)) == 53 + 11
+    verdict = Verdict(
+        2**64 - 1, largest, 4, 2**24 - 1, 2, 2**64 - 1, 2**64 - 1, largest, largest, 2**64 - 1, 64, 1000, True, largest
+    )
+    undecided = UndecidedVerdict(**msgspec.structs.asdict(verdict), candidates=draws, first=0)
+    assert len(encode(undecided)) == 71 + 2 + 115
+
+
 def test_a_verdict_that_waited_for_hours_in_a_queue_and_cost_kilojoules_is_still_a_message() -> None:
     five_hours_us, pass_of_10_s_at_700_w_nj = 5 * 3600 * 10**6, 7000 * 10**9
     verdict = Verdict(1, 1, 0, 5, 0, 1, five_hours_us, 10, 1, pass_of_10_s_at_700_w_nj)
@@ -142,7 +172,7 @@ def test_a_verdict_that_waited_for_hours_in_a_queue_and_cost_kilojoules_is_still
 @pytest.mark.parametrize("version", [0, 2, 255])
 def test_another_version_is_told_apart_from_garbage(version: int) -> None:
     frame = bytes([version]) + encode(SAMPLE)[1:]
-    with pytest.raises(WireVersionError, match=f"version {version}, this side speaks 3"):
+    with pytest.raises(WireVersionError, match=f"version {version}, this side speaks 4"):
         decode_agent_message(frame)
     with pytest.raises(WireVersionError):
         decode_coordinator_message(frame)

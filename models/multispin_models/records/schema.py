@@ -85,7 +85,7 @@ class RunHeader(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         num_draft_tokens: L, the most drafted in a round.
         policy: how the draft length is chosen: "fixed", "price", ...; the coordinator's README lists them.
         schedule: which rounds are verified together: "continuous", "barrier" or "groups".
-        verification: the rule: "coupled".
+        verification: the rule: "coupled", "rejection" or "rejection-lean".
         target, draft: the models as served.
         exact: the target's engine was probed to be exact to the last bit.
         energy_meters: every end, with its meter or the reason why it has none.
@@ -151,6 +151,7 @@ class RequestRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         energy_label: of both; null if either has none, or if they differ.
         energy_reason: why an energy is null; else null.
         num_reopens: how often it was opened again after its first opening.
+        verification: the rule of its rounds, "coupled" at temperature 0; null in records of earlier versions.
     """
 
     run_id: str
@@ -182,6 +183,7 @@ class RequestRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     energy_label: Label | None = None
     energy_reason: str | None = None
     num_reopens: Count = 0
+    verification: str | None = None
 
 
 class RoundRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -195,7 +197,8 @@ class RoundRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         is_open: this round opened the request, or opened it again; nothing was drafted.
         num_draft_tokens: L of this round.
         num_accepted: of them.
-        next_token_id: the recovered or bonus token.
+        next_token_id: the recovered or bonus token; null if no draw of the target passed, by the lean rule of
+            rejection: the next round brings more of them.
         sent_ns: when the draft was sent, agent's monotonic clock.
         draft_s: spent drafting this round's tokens, also while the last verdict was in flight.
         round_trip_s: from sending the draft to reading the verdict.
@@ -236,7 +239,7 @@ class RoundRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     is_open: bool
     num_draft_tokens: Count
     num_accepted: Count
-    next_token_id: Count
+    next_token_id: Count | None
     sent_ns: Instant
     draft_s: Seconds
     round_trip_s: Seconds

@@ -84,7 +84,7 @@ def yield_of(
     within = [record for own in by_agent.values() for record in own if begin_s < _arrived_s(record) <= end_s]
     drafts = [record for record in within if not record.is_open]
     drafted = sum(record.num_draft_tokens for record in drafts)
-    tokens = sum(record.num_accepted + 1 for record in within)
+    tokens = sum(record.num_accepted + (record.next_token_id is not None) for record in within)
     return Yield(
         arm=arm,
         users=users,
