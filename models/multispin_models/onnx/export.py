@@ -82,12 +82,12 @@ def write_network(network: Network, recipe: Recipe, directory: Path, *, observe:
 
 def _smooth(network: Network, recipe: Recipe, directory: Path, first_token: int) -> None:
     """Smooth a network by what its float32 form shows."""
-    from multispin_models.onnx.calibration import observe_largest  # noqa: PLC0415 - only here a runtime is needed
+    from multispin_models.onnx.calibration import observe  # noqa: PLC0415 - only here a runtime is needed
 
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         write_network(network, RECIPES["float32"], Path(scratch), observe=True)
-        largest = observe_largest(Path(scratch), network.architecture, network.inverse_frequencies, first_token)
-    smooth_network(network, largest, recipe)
+        seen = observe(Path(scratch), network.architecture, network.inverse_frequencies, first_token)
+    smooth_network(network, seen, recipe)
 
 
 def _describe(

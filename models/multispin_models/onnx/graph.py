@@ -21,7 +21,7 @@ from multispin_models.onnx.weights import Array, Layer, Network
 
 __all__ = ["HEAD", "OBSERVED", "build_graphs"]
 
-# What calibration asks for: the largest value of each input of these products, [inputs] a layer.
+# What calibration asks for: the inputs of these products, [rows, inputs] a layer.
 OBSERVED: Final = ("qkv", "attention_output", "gate_up", "down")
 HEAD: Final = "head"  # the same after all layers, under the number of layers
 
@@ -37,7 +37,7 @@ def build_graphs(
         network: all weights, float32.
         recipe: the form of each matrix.
         weights_path: of the file to write, beside which the graph must be stored.
-        observe: also output the largest inputs of each product, "observed.<layer>.<product>".
+        observe: also output the inputs of each product, "observed.<layer>.<product>" [rows, inputs].
     """
     writer = _NetworkWriter(network, recipe, GraphBuilder(weights_path), observe)
     return writer.write()
@@ -138,5 +138,4 @@ class _NetworkWriter:
     def _observed(self, rows: str, number: int, product: str) -> None:
         if self._observe:
             b = self._builder
-            name = b.output(f"observed.{number}.{product}", _FLOAT, ["inputs"])
-            b.node("ReduceMax", [b.one("Abs", rows), b.sizes(0)], [name], keepdims=0)
+            b.node("Identity", [rows], [b.output(f"observed.{number}.{product}", _FLOAT, ["rows", "inputs"])])
