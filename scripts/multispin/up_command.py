@@ -29,7 +29,7 @@ from multispin.supervised import Supervised
 from multispin_models.engines import prepare_side
 from multispin_models.errors import ConfigError
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "run", "tell"]
 
 POLL_S = 0.2
 LAST_PORT = 65_535
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         _make_folder(logs)
         up = _Up(settings, logs, args.http_port, args.http_keys_file)
         try:
-            _tell(up.start(), as_json=args.json)
+            tell(up.start(), as_json=args.json)
             up.watch()
         except KeyboardInterrupt:
             print("stopping", file=sys.stderr if args.json else sys.stdout, flush=True)
@@ -178,7 +178,7 @@ class _Up:
         return command
 
 
-def _tell(urls: list[str], *, as_json: bool) -> None:
+def tell(urls: list[str], *, as_json: bool) -> None:
     """Print where all answer."""
     *agents, target = urls
     if as_json:

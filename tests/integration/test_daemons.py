@@ -147,7 +147,16 @@ def test_prompts_from_standard_input_come_out_as_texts(
         "agent", "--coordinator", coordinator.endpoint, "--max-tokens", MAX_TOKENS, "--meter", "none", stdin=LINES
     )
     assert ran.status == 0, ran.stderr
-    assert ran.stdout == "".join(target_alone.text(token_ids) + "\n" for token_ids in expected.values())
+    texts = [target_alone.text(token_ids) for token_ids in expected.values()]
+    assert ran.stdout == "".join(text + "\n" for text in texts)
+    ran = run_multispin(
+        *("agent", "--coordinator", coordinator.endpoint, "--max-tokens", MAX_TOKENS, "--meter", "none", "--json"),
+        stdin=LINES,
+    )
+    told = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [each["text"] for each in told] == texts
+    assert all(each["num_drafted"] >= each["num_accepted"] and each["error"] is None for each in told)
+    assert sum(each["num_accepted"] for each in told) > 0
 
 
 def test_an_agent_that_starts_before_its_coordinator_waits_and_then_serves(

@@ -13,6 +13,7 @@ import openai
 import psutil
 import pytest
 
+from multispin.up_command import tell
 from multispin_models.language_model import ChatMessage
 from multispin_models.manifest import DEFAULT_PAIR
 from multispin_models.prompts import Job
@@ -274,6 +275,17 @@ def test_what_cannot_be_started_is_said_before_anything_is(run_multispin: Callab
         assert said in ran.stderr
         assert KEY not in ran.stderr
         assert "Traceback" not in ran.stderr
+
+
+def test_addresses_are_told_to_people_and_to_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    urls = ["http://127.0.0.1:8080/v1", "http://127.0.0.1:8081/v1"]
+    tell(urls, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"agents": urls[:1], "target": urls[1]}
+    tell(urls, as_json=False)
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        f"agent 0  {urls[0]}",
+        f"target   {urls[1]}  (alone, without drafts)",
+    ]
 
 
 def test_a_port_that_is_taken_ends_it_with_the_reason(run_multispin: Callable[..., Any], target_alone: Any) -> None:
