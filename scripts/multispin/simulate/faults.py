@@ -36,6 +36,8 @@ __all__ = ["run_faulty"]
 
 ENDS = frozenset({END_TOKEN})
 STUCK_S = 20_000.0  # of virtual time; the slowest runs that end take a tenth of it
+SYSTEM_PROMPT = [1 + place % 15 for place in range(20)]  # of every other user: enough to be copied
+MOST_BEFORE = 40  # tokens of a turn before; with what is new they stay below the limit of prompts
 MAX_DEATHS = 6  # a death costs an agent its texts: with no bound a run might never end
 
 
@@ -221,11 +223,12 @@ class _FaultyWorld:
     # -- users --------------------------------------------------------------------------------------------------------
 
     async def _user(self, index: int, user: int) -> None:
-        """Ask two requests, each until it is answered whole."""
+        """Ask two requests, each until it is answered whole; the second may go on from the first."""
         rng = random.Random(f"user/{self._setting.seed}/{index}/{user}")  # noqa: S311
+        before = SYSTEM_PROMPT if rng.random() < 0.5 else []
         for _ in range(2):
             job = _Job(
-                [rng.randrange(1, 16) for _ in range(rng.randrange(1, 33))],
+                [*before, *(rng.randrange(1, 16) for _ in range(rng.randrange(1, 33 - len(before) // 2)))],
                 Sampling(rng.choice([0.0, 0.7, 1.5]), rng.choice([0, 4]), rng.choice([1.0, 0.9]), rng.getrandbits(64)),
                 rng.randrange(1, 21),
             )
@@ -234,6 +237,7 @@ class _FaultyWorld:
                 await self._back[index].wait()
                 got = await self._ask(index, job, rng)
             self._compare(index, job, got)
+            before = [*job.prompt_ids, *got][:MOST_BEFORE] if rng.random() < 0.5 else []
 
     async def _ask(self, index: int, job: _Job, rng: random.Random) -> list[int] | None:
         """Return the text of a request; None if its agent died or the user hung up."""
