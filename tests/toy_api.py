@@ -1,6 +1,7 @@
 """Coordinator, agent and its HTTP interface in one event loop, on models that are hashes."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -210,3 +211,21 @@ async def until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < ends, f"not within {PATIENCE_S} s: {what}"
         await asyncio.sleep(0.002)
+
+
+async def serve() -> None:
+    """Serve until interrupted, for tools that test from outside: `python -m tests.toy_api` prints both addresses."""
+    with zmq.Context() as context:
+        loopback = Loopback(context, HttpSettings(max_connections=2000, max_waiting=1500), None, 4)
+        try:
+            await asyncio.wait_for(loopback.client.ready(), PATIENCE_S)
+            loopback.open()
+            print(loopback.http.url, loopback.alone_http.url, flush=True)
+            await asyncio.Event().wait()
+        finally:
+            await loopback.close()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve())
