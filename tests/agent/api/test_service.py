@@ -46,7 +46,7 @@ def events(body: bytes) -> list[Any]:
 def test_a_text_is_the_targets_own_whole_or_streamed() -> None:
     async def part(loopback: Loopback) -> None:
         status, body = await loopback.ask("POST", "/v1/completions", PROMPT)
-        assert status == 200
+        assert status == NUM_DISCONNECTS
         reply = msgspec.json.decode(body)
         assert reply["choices"][0]["text"] == alone(40)
         assert reply["usage"]["completion_tokens"] == 40
@@ -127,7 +127,10 @@ def test_fifty_clients_that_leave_at_once_leave_nothing_behind() -> None:
     play(part, HttpSettings(max_connections=64, max_waiting=48, stop_grace_s=0.0))
 
 
-# A stream each, left after its first event; docs/http.md tells of a thousand with real models.
+NUM_DISCONNECTS = int(os.environ.get("MULTISPIN_DISCONNECTS", "200"))  # docs/http.md tells of a thousand
+
+
+# A stream each, left after its first event.
 def test_waves_of_clients_that_leave_in_mid_stream_leave_nothing_behind() -> None:
     async def leave(loopback: Loopback, number: int) -> bytes:
         reader, writer = await loopback.send("POST", "/v1/completions", {**LONG, "seed": number, "stream": True})
@@ -141,9 +144,10 @@ def test_waves_of_clients_that_leave_in_mid_stream_leave_nothing_behind() -> Non
         await loopback.ask("GET", "/health")
         open_files = len(os.listdir("/proc/self/fd"))
         statuses: Counter[bytes] = Counter()
-        for wave in range(4):
+        for wave in range(NUM_DISCONNECTS // 50):
             statuses.update(await asyncio.gather(*(leave(loopback, 50 * wave + number) for number in range(50))))
-        assert statuses.total() == statuses[b"200"] == 200
+            await until(lambda: loopback.api.num_present == 0, "every slot of the wave is free")
+        assert statuses.total() == statuses[b"200"] == NUM_DISCONNECTS
         await until(loopback.is_idle, "nothing is left")
         assert [slot["is_processing"] for slot in await loopback.slots()] == [False, False]
         assert len(os.listdir("/proc/self/fd")) <= open_files
