@@ -2,10 +2,14 @@
 
 import asyncio
 import os
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,6 +27,7 @@ from multispin_models.target_alone import generate_alone
 PROMPT = {"prompt": [1, 2, 3], "max_tokens": 40, "temperature": 0.8, "seed": 5, "ignore_eos": True}
 LONG = {**PROMPT, "max_tokens": 400}
 KEY = b"a-key-of-one-user"
+ROOT = Path(__file__).parents[3]
 
 
 def alone(max_tokens: int, temperature: float = 0.8, seed: int = 5) -> str:
@@ -169,6 +174,24 @@ def test_a_client_that_closes_its_half_of_the_connection_frees_its_slot() -> Non
         await until(loopback.is_idle, "nothing is left")
 
     play(part)
+
+
+def can_make_namespaces() -> bool:
+    """Whether this process may make a network namespace, and a link in it."""
+    if not all(map(shutil.which, ("ip", "nsenter", "unshare"))):
+        return False
+    link = ["unshare", "-n", "ip", "link", "add", "here", "type", "veth", "peer", "name", "there"]
+    return subprocess.run(link, capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(
+    not can_make_namespaces(), reason="needs ip(8), nsenter(1), unshare(1) and the right to make network namespaces"
+)
+def test_a_client_that_vanishes_without_a_word_holds_its_slot_no_longer_than_its_text() -> None:
+    command = ["unshare", "-n", sys.executable, "-m", "tests.agent.api.vanishing_client"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert msgspec.json.decode(ran.stdout) == {"held_then": 1, "held_at_the_end": 0}
 
 
 def test_a_connection_without_a_request_is_closed() -> None:
