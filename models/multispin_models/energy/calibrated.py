@@ -11,7 +11,7 @@ from pathlib import Path
 
 from multispin_models.clock import monotonic_ns
 from multispin_models.energy.calibration import Calibration, board_name
-from multispin_models.energy.meter import Covers, Label, Meter, MeterInfo, Rail, Reading
+from multispin_models.energy.meter import Asked, Covers, Label, Meter, MeterInfo, QuickMeter, Rail, Reading
 from multispin_models.errors import SensorError
 
 __all__ = ["CalibratedMeter", "apply", "check_board", "whole_of"]
@@ -43,6 +43,8 @@ class CalibratedMeter:
         clock: Callable[[], int] = monotonic_ns,
     ) -> None:
         self._sensor = sensor
+        has_total = any(rail.in_total for rail in sensor.info.rails)  # else all of its rails are needed
+        self._quick = sensor if has_total and isinstance(sensor, QuickMeter) else None
         self._slope = slope
         self._offset_w = offset_w
         self._start_ns = clock()
@@ -62,7 +64,28 @@ class CalibratedMeter:
         Raises:
             SensorError: the sensor, or a rail that was fitted, did not answer.
         """
+        return self._fitted(self._sensor.read())
+
+    def ask(self) -> Asked:
+        """Return what the sensor answers now, not understood yet if it can be asked so.
+
+        Raises:
+            SensorError: the sensor, or a rail of its total, did not answer.
+        """
+        if self._quick is not None:
+            return self._quick.ask()
         reading = self._sensor.read()
+        return reading.t_ns, reading
+
+    def understand(self, asked: Asked) -> Reading:
+        """Return the calibrated whole that an answer is.
+
+        Raises:
+            SensorError: it is none, or a rail that was fitted did not answer.
+        """
+        return self._fitted(asked[1] if self._quick is None else self._quick.understand(asked))
+
+    def _fitted(self, reading: Reading) -> Reading:
         whole = whole_of(reading, self._sensor.info.rails)
         elapsed_s = (reading.t_ns - self._start_ns) / 1e9
         offset = self._offset_w * (elapsed_s if self.info.quantity == "energy" else 1.0)

@@ -241,7 +241,7 @@ class _Look:
         for file in numbered(self._root, _FIRMWARE_FILES):
             return self._flags(f"throttled=0x{read_optional(file).removeprefix('0x')}")
         try:
-            return self._flags(firmware(self._root, "get_throttled")())
+            return self._flags(firmware(self._root, "get_throttled").text())
         except SensorAbsent:
             return None
         except SensorError as error:

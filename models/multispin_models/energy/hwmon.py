@@ -17,14 +17,12 @@ Source: Linux Documentation/hwmon/sysfs-interface.rst, ina2xx.rst, ina238.rst, i
 """
 
 import re
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from multispin_models.energy.jetson import is_unconnected, jetson_chips, product
 from multispin_models.energy.meter import Covers, MeterInfo, Quantity, Rail
-from multispin_models.energy.rail_meter import RailMeter, ask_each
-from multispin_models.energy.sysfs import HwmonChip, KernelFile, hwmon_chips, numbered, read_optional
+from multispin_models.energy.rail_meter import QuickRailMeter, file_meter
+from multispin_models.energy.sysfs import HwmonChip, KernelFile, KernelProduct, hwmon_chips, numbered, read_optional
 from multispin_models.errors import SensorAbsent, SensorError
 
 __all__ = ["open_chips", "open_first", "open_first_counter"]
@@ -32,7 +30,7 @@ __all__ = ["open_chips", "open_first", "open_first_counter"]
 _POWER_CHIP = re.compile(r"ina\d+|sq52206|isl28022|powerz|pac19\d\d")
 
 
-def open_first(root: Path) -> RailMeter:
+def open_first(root: Path) -> QuickRailMeter:
     """Return a meter of all power monitor chips, each value a rail.
 
     Raises:
@@ -41,12 +39,12 @@ def open_first(root: Path) -> RailMeter:
     return open_chips(root, "power")
 
 
-def open_first_counter(root: Path) -> RailMeter:
+def open_first_counter(root: Path) -> QuickRailMeter:
     """Return a meter of all energy counters; as `open_first`."""
     return open_chips(root, "energy")
 
 
-def open_chips(root: Path, quantity: Quantity, target: str = "", covers: Covers = "rails") -> RailMeter:
+def open_chips(root: Path, quantity: Quantity, target: str = "", covers: Covers = "rails") -> QuickRailMeter:
     """Return a meter of chips.
 
     Args:
@@ -90,27 +88,27 @@ def open_chips(root: Path, quantity: Quantity, target: str = "", covers: Covers 
         rails=tuple(Rail(name, in_total=whole) for name in values),
         note="; ".join([f"covers {covers} as the operator says" if whole else "what is behind is not known", *shunts]),
     )
-    return RailMeter(info, lambda: ask_each(values.values()))
+    return file_meter(info, list(values.values()))
 
 
-def _values(chip: HwmonChip, quantity: Quantity) -> dict[str, Callable[[], float]]:
-    """Return how each value of a chip is read, by the label that the device tree or the driver gives, or "power1"."""
+def _values(chip: HwmonChip, quantity: Quantity) -> dict[str, KernelProduct]:
+    """Return where each value of a chip is read, by the label that the device tree or the driver gives, or "power1"."""
     if quantity == "power" and not _POWER_CHIP.fullmatch(chip.name):
         return {}
     files = numbered(chip.folder, f"{quantity}*_input")
     if files:
-        return {_label(file, quantity): partial(_micro, KernelFile(file)) for file in files}
+        return {_label(file, quantity): KernelProduct([KernelFile(file)], 1e-6) for file in files}
     return _products(chip) if quantity == "power" else {}
 
 
-def _products(chip: HwmonChip) -> dict[str, Callable[[], float]]:
+def _products(chip: HwmonChip) -> dict[str, KernelProduct]:
     """Return the channels that have volts and amperes; in1 is the bus of chips with one channel, too."""
-    values: dict[str, Callable[[], float]] = {}
+    values: dict[str, KernelProduct] = {}
     for n in "123":
         volts, amperes = chip.folder / f"in{n}_input", chip.folder / f"curr{n}_input"
         label = read_optional(chip.folder / f"in{n}_label")
         if volts.exists() and amperes.exists() and not is_unconnected(label):
-            values[label or f"channel{n}"] = partial(product, KernelFile(volts), KernelFile(amperes))
+            values[label or f"channel{n}"] = product(volts, amperes)
     return values
 
 
@@ -119,7 +117,3 @@ def _label(file: Path, quantity: Quantity) -> str:
     value = file.name.removesuffix("_input")
     own = read_optional(file.with_name("label")) if value == f"{quantity}1" else ""
     return read_optional(file.with_name(f"{value}_label")) or own or value
-
-
-def _micro(file: KernelFile) -> float:
-    return file.number() * 1e-6

@@ -16,22 +16,22 @@ NVIDIA Jetson Linux Developer Guide, power monitors.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from multispin_models.energy.meter import MeterInfo, Rail
-from multispin_models.energy.rail_meter import RailMeter, ask_each
+from multispin_models.energy.rail_meter import QuickRailMeter, file_meter
 from multispin_models.energy.sysfs import (
     HwmonChip,
     KernelFile,
+    KernelProduct,
     hwmon_chips,
     numbered,
     read_optional,
     read_text,
 )
-from multispin_models.errors import SensorAbsent, SensorError
+from multispin_models.errors import SensorAbsent
 
 __all__ = ["MODULES", "Module", "is_unconnected", "jetson_chips", "open_first", "product"]
 
@@ -77,12 +77,12 @@ _LABELS = frozenset(label for module in MODULES for label in (*module.parts, mod
 
 class _Channel(NamedTuple):
     label: str
-    watts: Callable[[], float]
+    watts: KernelProduct
     folder: Path
     shunt: Path | None = None
 
 
-def open_first(root: Path) -> RailMeter:
+def open_first(root: Path) -> QuickRailMeter:
     """Return the meter of this Jetson.
 
     Raises:
@@ -108,7 +108,7 @@ def open_first(root: Path) -> RailMeter:
         native_hz=1000.0 / float(interval_ms) if interval_ms.isdecimal() and int(interval_ms) > 0 else None,
         note="; ".join([_module_note(module, total), *_chip_notes(channels[0])]),
     )
-    return RailMeter(info, lambda: ask_each(channel.watts for channel in channels))
+    return file_meter(info, [channel.watts for channel in channels])
 
 
 def jetson_chips(root: Path) -> frozenset[str]:
@@ -121,9 +121,9 @@ def is_unconnected(label: str) -> bool:
     return _UNCONNECTED.search(label) is not None
 
 
-def product(millivolts: KernelFile, milliamperes: KernelFile) -> float:
-    """Return the watts of a channel that has volts and amperes."""
-    return millivolts.number() * milliamperes.number() * 1e-6
+def product(millivolts: Path, milliamperes: Path, enable: Path | None = None) -> KernelProduct:
+    """Return where the watts of a channel are read that has volts and amperes."""
+    return KernelProduct([KernelFile(millivolts), KernelFile(milliamperes)], 1e-6, enable)
 
 
 def _new(root: Path) -> list[_Channel]:
@@ -139,20 +139,8 @@ def _ina3221(chip: HwmonChip) -> Iterator[_Channel]:
     for label_file in numbered(chip.folder, "in[123]_label"):  # above 3: shunt voltages and their sum
         label, n = read_text(label_file), label_file.name[2]
         if not is_unconnected(label):
-            enable = chip.folder / f"in{n}_enable"
-            watts = partial(
-                _product, KernelFile(chip.folder / f"in{n}_input"), KernelFile(chip.folder / f"curr{n}_input"), enable
-            )
+            watts = product(chip.folder / f"in{n}_input", chip.folder / f"curr{n}_input", chip.folder / f"in{n}_enable")
             yield _Channel(label, watts, chip.folder, chip.folder / f"shunt{n}_resistor")
-
-
-def _product(millivolts: KernelFile, milliamperes: KernelFile, enable: Path) -> float:
-    try:
-        return product(millivolts, milliamperes)
-    except SensorError as error:
-        if read_optional(enable) == "0":
-            raise SensorError(f"{error} ({enable.name} is 0)") from error
-        raise
 
 
 def _is_vin(chip: HwmonChip, *, thor: bool) -> bool:
@@ -161,7 +149,7 @@ def _is_vin(chip: HwmonChip, *, thor: bool) -> bool:
 
 
 def _vin(chip: HwmonChip) -> _Channel:
-    watts = partial(_scaled, KernelFile(chip.folder / "power1_input"), 1e-6)
+    watts = KernelProduct([KernelFile(chip.folder / "power1_input")], 1e-6)
     return _Channel("VIN", watts, chip.folder, chip.folder / "shunt_resistor")
 
 
@@ -172,16 +160,12 @@ def _old(root: Path) -> Iterator[_Channel]:
             label, n = read_text(label_file), label_file.name[-1]
             if not is_unconnected(label):
                 power = folder / f"in_power{n}_input"
-                volts = KernelFile(folder / f"in_voltage{n}_input")
-                amperes = KernelFile(folder / f"in_current{n}_input")
                 watts = (
-                    partial(_scaled, KernelFile(power), 1e-3) if power.exists() else partial(product, volts, amperes)
+                    KernelProduct([KernelFile(power)], 1e-3)
+                    if power.exists()
+                    else product(folder / f"in_voltage{n}_input", folder / f"in_current{n}_input")
                 )
                 yield _Channel(label, watts, folder)
-
-
-def _scaled(file: KernelFile, unit: float) -> float:
-    return file.number() * unit
 
 
 def _module_note(module: Module | None, total: str | None) -> str:

@@ -10,11 +10,13 @@ A new sensor is one file with one function, entered in `sensors.py`:
     open_named(root, target) -> Meter        instead, if it must be told which one
 """
 
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
-__all__ = ["Covers", "Label", "Meter", "MeterInfo", "MeterStatus", "Quantity", "Rail", "Reading"]
+__all__ = [
+    "Asked", "Covers", "Label", "Meter", "MeterInfo", "MeterStatus", "Quantity", "QuickMeter", "Rail", "Reading"
+]  # fmt: skip
 
 Covers = Literal["module", "rails", "socket", "gpu", "wall", "battery"]
 Label = Literal["measured", "calibrated", "modelled"]
@@ -120,4 +122,34 @@ class Meter(Protocol):
 
     def close(self) -> None:
         """Free the sensor. Closing twice is no error."""
+        ...
+
+
+Asked = tuple[int, Any]
+"""When a sensor was asked (monotonic nanoseconds, the middle of the read), and what it answered, as it came."""
+
+
+@runtime_checkable
+class QuickMeter(Meter, Protocol):
+    """A meter that can be read in two steps, so that a sampler does little at each beat and the rest for many at once.
+
+    Only the rails that make the total are asked: the others would cost as much again, and a sampler drops them.
+    """
+
+    def ask(self) -> Asked:
+        """Return what the rails of the total answer now, not understood yet.
+
+        Raises:
+            SensorError: one did not answer.
+        """
+        ...
+
+    def understand(self, asked: Asked) -> Reading:
+        """Return the reading that an answer is; null for the rails that were not asked.
+
+        Answers are understood in the order in which they were asked, each once, and before the next `read`.
+
+        Raises:
+            SensorError: it is none.
+        """
         ...

@@ -24,33 +24,35 @@ import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from multispin_models.energy.meter import MeterInfo, Rail
-from multispin_models.energy.rail_meter import Answer, RailMeter
-from multispin_models.energy.sysfs import read_text
+from multispin_models.energy.rail_meter import Answer, QuickRailMeter
+from multispin_models.energy.sysfs import KernelFile, decode
 from multispin_models.errors import SensorAbsent, SensorError
 
-__all__ = ["firmware", "mailbox_request", "open_first", "parse_adc", "read_mailbox_answer"]
+__all__ = ["Firmware", "firmware", "mailbox_request", "open_first", "parse_adc", "read_mailbox_answer"]
 
 _COMMAND = "pmic_read_adc"
-_LINE = re.compile(r"^\s*(\S+?)_([AV])\s+(?:current|volt)\(\d+\)=(-?\d+(?:\.\d+)?)[AV]\s*$", re.MULTILINE)
+_LINE = re.compile(r"(\S+)_([AV])\s+(?:current|volt)\(\d+\)=(-?\d+(?:\.\d+)?)[AV](?!\S)")
 _IOCTL_PROPERTY = 3 << 30 | struct.calcsize("P") << 16 | 100 << 8  # _IOWR(100, 0, char *)
 _TAG_GENCMD = 0x00030080
 _TEXT_BYTES = 1024
 _HEAD = struct.Struct("=6I")  # size, request or answer code, tag, bytes of its value, bytes of its answer, error
 _DONE = 0x80000000
 _TIMEOUT_S = 2.0
+_RECORDED_BYTES = 8192
 
 
-def open_first(root: Path) -> RailMeter:
+def open_first(root: Path) -> QuickRailMeter:
     """Return the meter of this Raspberry Pi 5.
 
     Raises:
         SensorAbsent: this is no Raspberry Pi.
         SensorError: the firmware cannot be asked, or does not know the question (before Pi 5).
     """
-    ask = firmware(root, _COMMAND)
-    rails = tuple(parse_adc(ask()))
+    chip = firmware(root, _COMMAND)
+    rails = tuple(parse_adc(chip.text()))
     info = MeterInfo(
         name="pmic",
         quantity="power",
@@ -60,7 +62,11 @@ def open_first(root: Path) -> RailMeter:
         native_hz=44.0,
         note="sum of the PMIC's rails: no USB, HAT, NVMe or other 5 V consumers, no regulator or supply losses",
     )
-    return RailMeter(info, lambda: _answers(parse_adc(ask()), rails))
+
+    def answers_in(answer: Any) -> list[Answer]:
+        return _answers(parse_adc(chip.text_in(answer)), rails)
+
+    return QuickRailMeter(info, lambda: answers_in(chip.ask()), chip.ask, answers_in)
 
 
 def parse_adc(text: str) -> dict[str, float | SensorError]:
@@ -69,17 +75,16 @@ def parse_adc(text: str) -> dict[str, float | SensorError]:
     Raises:
         SensorError: there is none; the firmware's own message is in it.
     """
-    found: dict[str, dict[str, float]] = {"A": {}, "V": {}}
-    for name, unit, value in _LINE.findall(text):
-        found[unit][name] = float(value)
-    if not found["A"]:
+    lines = _LINE.findall(text)
+    amperes = {name: float(value) for name, unit, value in lines if unit == "A"}
+    volts = {name: float(value) for name, unit, value in lines if unit == "V"}
+    if not amperes:
         raise SensorError(
             f"the firmware answered {_COMMAND!r} with {text.strip()[:80]!r}: only a Raspberry Pi 5 has these rails"
         )
-    volts = found["V"]
     return {
-        name: amperes * volts[name] if name in volts else SensorError(f"rail {name} has a current and no voltage")
-        for name, amperes in found["A"].items()
+        name: current * volts[name] if name in volts else SensorError(f"rail {name} has a current and no voltage")
+        for name, current in amperes.items()
     }
 
 
@@ -106,7 +111,27 @@ def read_mailbox_answer(answer: bytes | bytearray) -> str:
     return bytes(answer[_HEAD.size : _HEAD.size + _TEXT_BYTES]).split(b"\0", 1)[0].decode("ascii", "replace")
 
 
-def firmware(root: Path, command: str) -> Callable[[], str]:
+class Firmware(NamedTuple):
+    """How the firmware is asked one thing here.
+
+    Attributes:
+        ask: returns its answer as it came; raises SensorError.
+        text_in: returns the text of an answer; raises SensorError.
+    """
+
+    ask: Callable[[], Any]
+    text_in: Callable[[Any], str]
+
+    def text(self) -> str:
+        """Return what it says now.
+
+        Raises:
+            SensorError: it cannot be asked, or did not accept the request.
+        """
+        return self.text_in(self.ask())
+
+
+def firmware(root: Path, command: str) -> Firmware:
     """Return how the firmware's answer to a command is got here: by its device, its program, or a recording.
 
     Raises:
@@ -114,16 +139,16 @@ def firmware(root: Path, command: str) -> Callable[[], str]:
     """
     recorded, device = root / "vcgencmd.txt", root / "dev/vcio"
     if root != Path("/") and recorded.exists():
-        return partial(read_text, recorded)
+        return Firmware(KernelFile(recorded, most_bytes=_RECORDED_BYTES).data, decode)
     if not device.exists():
         raise SensorAbsent(f"{device} is not there: this is no Raspberry Pi")
     program = shutil.which("vcgencmd")
     if os.access(device, os.R_OK) or program is None:
-        return partial(_ask_mailbox, device, command)
-    return partial(_ask_program, program, command)
+        return Firmware(partial(_ask_mailbox, device, command), read_mailbox_answer)
+    return Firmware(partial(_ask_program, program, command), str)
 
 
-def _ask_mailbox(device: Path, command: str) -> str:
+def _ask_mailbox(device: Path, command: str) -> bytearray:
     request = mailbox_request(command)
     try:
         descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
@@ -138,7 +163,7 @@ def _ask_mailbox(device: Path, command: str) -> str:
         ) from error
     except OSError as error:
         raise SensorError(f"{device} does not answer: {error.strerror}; update the firmware and the kernel") from error
-    return read_mailbox_answer(request)
+    return request
 
 
 def _ask_program(program: str, command: str) -> str:
@@ -150,4 +175,7 @@ def _ask_program(program: str, command: str) -> str:
 
 
 def _answers(watts: dict[str, float | SensorError], rails: tuple[str, ...]) -> list[Answer]:
-    return [watts.get(name, SensorError(f"rail {name} is missing from the firmware's answer")) for name in rails]
+    return [
+        watts[name] if name in watts else SensorError(f"rail {name} is missing from the firmware's answer")
+        for name in rails
+    ]

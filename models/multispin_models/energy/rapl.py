@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from multispin_models.clock import monotonic_ns
-from multispin_models.energy.meter import MeterInfo, Rail, Reading
+from multispin_models.energy.meter import Asked, MeterInfo, Rail, Reading
 from multispin_models.energy.sysfs import KernelFile, read_number, read_text
 from multispin_models.errors import SensorAbsent, SensorError
 
@@ -55,6 +55,7 @@ class RaplMeter:
     def __init__(self, root: Path = Path("/"), clock: Callable[[], int] = monotonic_ns) -> None:
         zones = _find_zones(root)
         self._counters = [_Counter(zone.path) for zone in zones]
+        self._whole = [counter for counter, zone in zip(self._counters, zones, strict=True) if zone.rail.in_total]
         self._clock = clock
         self._segment = 0
         self.info = MeterInfo(
@@ -86,6 +87,29 @@ class RaplMeter:
         reasons = tuple(str(answer) if isinstance(answer, SensorError) else "" for answer in answers) if faults else ()
         return Reading(t_ns, values, self._segment, reasons)
 
+    def ask(self) -> Asked:
+        """Return what the packages' counters hold now, not understood yet.
+
+        Raises:
+            SensorError: one cannot be read.
+        """
+        begin_ns = self._clock()
+        answer = [counter.file.data() for counter in self._whole]
+        return (begin_ns + self._clock()) // 2, answer
+
+    def understand(self, asked: Asked) -> Reading:
+        """Return the packages' joules counted; null for what was not asked.
+
+        Raises:
+            SensorError: a counter holds no number, or its range is not known.
+        """
+        t_ns, answers = asked
+        counts = [counter.count_in(data) for counter, data in zip(self._whole, answers, strict=True)]
+        lost = [counter.advance(t_ns, count) for counter, count in zip(self._whole, counts, strict=True)]
+        self._segment += any(lost)
+        values = tuple(counter.counted_uj * 1e-6 if counter in self._whole else None for counter in self._counters)
+        return Reading(t_ns, values, self._segment)
+
     def _count(self) -> tuple[int, list[int | SensorError]]:
         """Let every counter that can be read count on; return when, and what each answered."""
         begin_ns = self._clock()
@@ -102,7 +126,7 @@ class RaplMeter:
     def close(self) -> None:
         """Close the counters' files."""
         for counter in self._counters:
-            counter.close()
+            counter.file.close()
 
 
 class _Counter:
@@ -110,7 +134,7 @@ class _Counter:
 
     def __init__(self, zone: Path) -> None:
         self._zone = zone
-        self._file = KernelFile(zone / "energy_uj", _DENIED)
+        self.file = KernelFile(zone / "energy_uj", _DENIED)
         self._range_uj = 0  # not read yet
         self._last: tuple[int, int] | None = None  # nanoseconds, microjoules
         self.counted_uj = 0
@@ -118,14 +142,18 @@ class _Counter:
     def ask(self) -> int | SensorError:
         """Return the counter as it stands, or why it cannot be used: without its range, wraps could not be told."""
         try:
-            self._range_uj = self._range_uj or _read_range(self._zone)
-            return _count_of(self._file.path, self._file.number())
+            return self.count_in(self.file.data())
         except SensorError as error:
             return error
 
-    def close(self) -> None:
-        """Close its file."""
-        self._file.close()
+    def count_in(self, data: bytes) -> int:
+        """Return the count that the file held when this was read.
+
+        Raises:
+            SensorError: it holds none, or the range cannot be read.
+        """
+        self._range_uj = self._range_uj or _read_range(self._zone)
+        return _count_of(self.file.path, self.file.number_in(data))
 
     def advance(self, t_ns: int, now_uj: int) -> bool:
         """Count on to what the counter shows now; return whether it lost count since it was read last."""

@@ -9,13 +9,16 @@ Source: Linux Documentation/filesystems/sysfs.rst, Documentation/hwmon/sysfs-int
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from multispin_models.errors import SensorError
 
-__all__ = ["HwmonChip", "KernelFile", "hwmon_chips", "numbered", "read_number", "read_optional", "read_text"]
+__all__ = [
+    "HwmonChip", "KernelFile", "KernelFiles", "KernelProduct", "decode", "hwmon_chips", "numbered", "read_number",
+    "read_optional", "read_text",
+]  # fmt: skip
 
 _TODO = {
     errno.ENOENT: "is the driver still loaded, the device still plugged in?",
@@ -26,6 +29,8 @@ _TODO = {
 }
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 _PAGE = 4096
+_VALUE_BYTES = 64  # of a number and a line end
+_pread = os.pread
 _ADDRESS = re.compile(r"\d+-[0-9a-f]{4}")  # "1-0040" of an I2C device
 
 
@@ -54,7 +59,7 @@ def read_text(path: Path, denied: str = "give the user of this process the right
         SensorError: it cannot be read; says why and what to do.
     """
     try:
-        return _decode(_read(path))
+        return decode(_read(path))
     except OSError as error:
         raise _explained(path, error, denied) from error
 
@@ -86,32 +91,64 @@ class KernelFile:
     Args:
         path: of the file.
         denied: what to do if it may not be read.
+        most_bytes: of it that are read.
     """
 
-    def __init__(self, path: Path, denied: str = "give the user of this process the right to read it") -> None:
+    def __init__(
+        self,
+        path: Path,
+        denied: str = "give the user of this process the right to read it",
+        most_bytes: int = _VALUE_BYTES,
+    ) -> None:
         self.path = path
         self._denied = denied
+        self._most_bytes = most_bytes
         self._descriptor = -1
+
+    def data(self) -> bytes:
+        """Return what the file holds now.
+
+        Raises:
+            SensorError: it cannot be read; it is opened again the next time.
+        """
+        try:
+            return os.pread(self.descriptor(), self._most_bytes, 0)
+        except OSError as error:
+            self.close()
+            raise _explained(self.path, error, self._denied) from error
+
+    def descriptor(self) -> int:
+        """Return the descriptor of the open file.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        if self._descriptor < 0:
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._descriptor
 
     def number(self) -> float:
         """Return the number that the file holds now, in its own unit.
 
         Raises:
-            SensorError: it cannot be read, is gone, or holds none; it is opened again the next time.
+            SensorError: it cannot be read, is gone, or holds none.
         """
-        try:
-            if self._descriptor < 0:
-                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            data = os.pread(self._descriptor, _PAGE, 0)
-            if os.fstat(self._descriptor).st_nlink == 0:  # of a recorded tree; the kernel answers with ENODEV
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        except OSError as error:
+        return self.number_in(self.data())
+
+    def number_in(self, data: bytes) -> float:
+        """Return the number that the file held when this was read.
+
+        Raises:
+            SensorError: there is none, or the file is gone since: the kernel says so to who reads it, a recorded tree
+                does not.
+        """
+        if self._descriptor >= 0 and os.fstat(self._descriptor).st_nlink == 0:
             self.close()
-            raise _explained(self.path, error, self._denied) from error
+            raise _explained(self.path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), self._denied)
         try:
             return float(int(data))  # the short way: white space is no hindrance
         except ValueError:
-            return _number(self.path, _decode(data))
+            return _number(self.path, decode(data))
 
     def close(self) -> None:
         """Close the file; it is opened again when it is read."""
@@ -123,6 +160,87 @@ class KernelFile:
         self.close()
 
 
+class KernelFiles:
+    """Files that are read together, forty times a second: with as little Python between two reads as can be.
+
+    Args:
+        files: their order is that of the answers.
+    """
+
+    def __init__(self, files: Sequence[KernelFile]) -> None:
+        self._files = tuple(files)
+        self._descriptors: list[int] = []  # open, or none
+
+    def data(self) -> list[bytes]:
+        """Return what each file holds now.
+
+        Raises:
+            SensorError: one cannot be read; all are opened again the next time.
+        """
+        try:
+            return [_pread(descriptor, _VALUE_BYTES, 0) for descriptor in self._descriptors] or self._opened_anew()
+        except OSError:
+            return self._opened_anew()
+
+    def _opened_anew(self) -> list[bytes]:
+        self._descriptors = []
+        answers = [file.data() for file in self._files]
+        self._descriptors = [file.descriptor() for file in self._files]
+        return answers
+
+
+class KernelProduct:
+    """A value that stands in one file, or is the product of several: millivolts and milliamperes.
+
+    Args:
+        files: one or more.
+        unit: that turns the product into SI.
+        enable: a file that holds 0 where the channel was switched off; for the error.
+    """
+
+    def __init__(self, files: Sequence[KernelFile], unit: float, enable: Path | None = None) -> None:
+        self.files = tuple(files)
+        self._unit = unit
+        self._enable = enable
+
+    def ask(self) -> list[bytes]:
+        """Return what the files hold now.
+
+        Raises:
+            SensorError: one cannot be read.
+        """
+        try:
+            return [file.data() for file in self.files]
+        except SensorError as error:
+            if self._enable is not None and read_optional(self._enable) == "0":
+                raise SensorError(f"{error} ({self._enable.name} is 0)") from error
+            raise
+
+    def value_in(self, answers: Sequence[bytes]) -> float:
+        """Return the value that the files held when these were read.
+
+        Raises:
+            SensorError: one holds no number.
+        """
+        value = self._unit
+        for file, data in zip(self.files, answers, strict=True):
+            value *= file.number_in(data)
+        return value
+
+    def value(self) -> float:
+        """Return the value now.
+
+        Raises:
+            SensorError: a file cannot be read, or holds no number.
+        """
+        return self.value_in(self.ask())
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self.files:
+            file.close()
+
+
 def _explained(path: Path, error: OSError, denied: str) -> SensorError:
     """Return an error of a file with what it means and what to do."""
     if isinstance(error, PermissionError):
@@ -131,7 +249,8 @@ def _explained(path: Path, error: OSError, denied: str) -> SensorError:
     return SensorError(f"{path} cannot be read: {error.strerror}; {todo}")
 
 
-def _decode(data: bytes) -> str:
+def decode(data: bytes) -> str:
+    """Return text without white space and zero bytes around it."""
     return data.decode("utf-8", "replace").strip(" \t\r\n\0")
 
 

@@ -156,7 +156,7 @@ def summarize_pairs(blocks: Sequence[tuple[_Block, _Block]], block_s: float) -> 
 
 
 def _draft(model: LanguageModel, sequence: int, sampler: Sampler | None, seconds: float) -> _Block:
-    """Compute a row after the other for so long."""
+    """Compute a row after the other for so long, and ask for the joules of it."""
     num_tokens = 0
     with sampler or nullcontext():
         begin_ns = monotonic_ns()
@@ -166,6 +166,6 @@ def _draft(model: LanguageModel, sequence: int, sampler: Sampler | None, seconds
             model.rewind(sequence, _CONTEXT)
             num_tokens += 1
         thread_s = sampler.cpu_s if sampler else 0.0
-    elapsed_s = (now_ns - begin_ns) / 1e9
-    window = sampler.joules(begin_ns, now_ns) if sampler else None
+        window = sampler.joules(begin_ns, now_ns) if sampler else None  # samples not understood yet cost the block, too
+        elapsed_s = (monotonic_ns() - begin_ns) / 1e9
     return _Block(num_tokens / elapsed_s, thread_s / elapsed_s, window.achieved_hz if window else None)

@@ -1,12 +1,16 @@
 """The sampler: windows from its own readings, a sensor that vanishes, a bound, and its thread."""
 
 import threading
+from pathlib import Path
 
 import pytest
+from tests.models.energy.recorded_board import unpack
 
 from multispin_models.clock import monotonic_ns
-from multispin_models.energy import MeterInfo, Rail, Reading, Sampler
-from multispin_models.energy.meter import Quantity
+from multispin_models.energy import MeterInfo, Rail, Reading, Sampler, jetson
+from multispin_models.energy.calibrated import CalibratedMeter
+from multispin_models.energy.meter import Asked, Quantity, QuickMeter
+from multispin_models.energy.sensors import AUTO_ORDER, open_present
 from multispin_models.errors import SensorError
 
 S = 1_000_000_000
@@ -69,7 +73,7 @@ def test_only_so_many_samples_are_kept() -> None:
     sampler = Sampler(Script([watts(i, 1.0) for i in range(1000)]), capacity=16)
     for _ in range(1000):
         sampler.read_now()
-        assert len(sampler._power) <= 16
+        assert len(sampler._times) <= 16
     assert "before the first sample" in (sampler.joules(0, 999_000_000).reason or "")
     assert sampler.joules(990_000_000, 999_000_000).joules == pytest.approx(0.009)
 
@@ -138,3 +142,76 @@ def test_beats_that_were_missed_are_skipped_not_caught_up(monkeypatch: pytest.Mo
     sampler = Sampler(Script([watts(i, 1.0) for i in range(20)]), hz=10.0, wait=wait)
     sampler._run()
     assert waits == pytest.approx([0.1, 0.1, 0.05, 0.1, 0.1])
+
+
+class TwoSteps(Script):
+    """Counts what is asked and understood; 'gone' is an answer that means nothing."""
+
+    def __init__(self, answers: list[str]) -> None:
+        super().__init__([])
+        self.answers = answers
+        self.num_asked = self.num_understood = 0
+
+    def ask(self) -> Asked:
+        self.num_asked += 1
+        return self.num_asked * 100_000_000, self.answers.pop(0)
+
+    def understand(self, asked: Asked) -> Reading:
+        self.num_understood += 1
+        t_ns, answer = asked
+        if not answer.isdecimal():
+            raise SensorError(f"holds {answer!r}, expected is a number")
+        return Reading(t_ns, (float(answer),))
+
+
+def test_beats_only_ask_and_a_window_understands_what_they_left() -> None:
+    meter = TwoSteps(["2", "4", "gone", "4", "4", "4"])
+    waits = iter([False] * 5 + [True])
+    sampler = Sampler(meter, wait=lambda _seconds: next(waits))
+    sampler.read_now()
+    assert (meter.num_asked, meter.num_understood) == (1, 1)
+    sampler._run()
+    assert (meter.num_asked, meter.num_understood) == (6, 1)
+    # 0.1 s from 2 to 4 W, 0.4 s of 4 W, over the answer that meant nothing
+    assert sampler.joules(100_000_000, 600_000_000).joules == pytest.approx(0.3 + 1.6)
+    assert meter.num_understood == 6
+    window = sampler.joules(250_000_000, 350_000_000, max_gap_s=0.15)
+    assert "no sample for 0.200 s" in (window.reason or "")
+    assert "1 failed reads, the last: holds 'gone'" in (window.reason or "")  # at its own time
+
+
+def test_answers_are_not_left_for_ever() -> None:
+    meter = TwoSteps(["3"] * 33)
+    waits = iter([False] * 33 + [True])
+    Sampler(meter, wait=lambda _seconds: next(waits))._run()
+    assert (meter.num_asked, meter.num_understood) == (33, 32)
+
+
+@pytest.mark.parametrize("board", ["orin-nx", "xavier-nx", "nano", "tx2", "thor", "raspberry-pi-5", "server"])
+def test_two_steps_give_what_a_reading_gives(board: str, tmp_path: Path) -> None:
+    root = unpack(board, tmp_path)
+    [meter] = [found for name, found in open_present(root) if name in AUTO_ORDER and not isinstance(found, SensorError)]
+    assert isinstance(meter, QuickMeter)
+    total = meter.read().total(meter.info.rails)
+    assert total is not None
+    asked = meter.ask()
+    assert meter.understand(asked).total(meter.info.rails) == total
+    assert meter.understand(meter.ask()).t_ns > asked[0]
+    calibrated = CalibratedMeter(meter, "fit", 2.0, 0.0, "module", "calibrated", "")
+    assert calibrated.understand(calibrated.ask()).values == (2.0 * total,)
+    calibrated.close()
+
+
+def test_a_fit_of_all_rails_reads_them_all(tmp_path: Path) -> None:
+    meter = CalibratedMeter(
+        jetson.open_first(unpack("agx-xavier", tmp_path)), "fit", 1.0, 0.0, "module", "calibrated", ""
+    )
+    sampler = Sampler(meter)
+    first_ns = monotonic_ns()
+    assert sampler.read_now()
+    assert sampler.read_now()
+    last_ns = sampler._times[-1]
+    joules = sampler.joules(max(first_ns, sampler._times[0]), last_ns).joules
+    watts = 0.304 + 0.456 + 1.065 + 0.152 + 1.76
+    assert joules == pytest.approx(watts * (last_ns - sampler._times[0]) / 1e9)
+    sampler.stop()
