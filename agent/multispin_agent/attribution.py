@@ -13,12 +13,14 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from multispin_models.clock import monotonic_ns
-from multispin_models.energy import Sampler, Window
+from multispin_models.energy import LongWindow, Sampler, Window
 from multispin_models.records import EnergyRecord, IdleBaseline, energy_record
+from multispin_models.records.journal import Account
 
-__all__ = ["BoxEnergy"]
+__all__ = ["BoxEnergy", "account_of"]
 
 _EDGES_KEPT: Final = 100_000  # the sampler remembers an hour, which holds fewer
+_SHARES_KEPT: Final = 10_000
 
 
 class _Edge(NamedTuple):
@@ -26,6 +28,18 @@ class _Edge(NamedTuple):
 
     t_ns: int
     num_open: int
+
+
+def account_of(box: "BoxEnergy | str", run_id: str, agent_id: str) -> Account:
+    """Return the account of this box for its journal.
+
+    Args:
+        box: its joules; or the reason why there are none.
+        run_id, agent_id: in the record.
+    """
+    if isinstance(box, str):
+        return Account(box, lambda: None, lambda: None)
+    return Account(box.info, box.settle, lambda: box.record(run_id, agent_id))
 
 
 class BoxEnergy:
@@ -47,12 +61,25 @@ class BoxEnergy:
         self._started_ns = now_ns()
         self._edges = [_Edge(self._started_ns, 0)]
         self._shares: list[float | None] = []  # of the requests that have ended
+        self._nobody: list[float | None] = []  # of what was settled while none was open
+        self._whole = LongWindow(sampler, self._started_ns)
 
     def start(self) -> None:
         """Begin the account now, before the first request: what came before, as loading the model, is no part of it."""
         self.sampler.read_now()
         self._started_ns = self._now_ns()
         self._edges = [_Edge(self._started_ns, 0)]
+        self._nobody = []
+        self._whole = LongWindow(self.sampler, self._started_ns)
+
+    def settle(self) -> int:
+        """Count what was drawn up to now, before the sampler forgets it; returns when that is."""
+        now_ns = self._now_ns()
+        self.sampler.read_now()
+        pieces = self._pieces(self._whole.settled_ns, now_ns)
+        self._nobody = [_sum([*self._nobody, *(self._piece(a, b) for a, b, count in pieces if count == 0)])]
+        self._whole.settle(now_ns)
+        return now_ns
 
     def opened(self) -> int:
         """Note that a request is open from now on; returns when that is."""
@@ -79,21 +106,22 @@ class BoxEnergy:
     def add_share(self, joules: float | None) -> None:
         """Add what a request was given to the account of the run."""
         self._shares.append(joules)
+        if len(self._shares) > _SHARES_KEPT:
+            self._shares = [_sum(self._shares)]
 
     def record(self, run_id: str, agent_id: str) -> EnergyRecord:
         """Return the account from the start to now."""
-        ended_ns = self._now_ns()
-        self.sampler.read_now()
-        nobody = [self._piece(a, b) for a, b, count in self._pieces(self._started_ns, ended_ns) if count == 0]
+        ended_ns = self.settle()
         return energy_record(
             run_id,
             f"agent:{agent_id}",
             self._started_ns,
             ended_ns,
-            self.sampler.joules(self._started_ns, ended_ns),
+            self._whole.window(),
             attributed_j=_sum(self._shares),
-            unattributed_j=_sum(nobody),
+            unattributed_j=_sum(self._nobody),
             idle=self._idle,
+            sampler_cpu_s=self.sampler.cpu_s,
         )
 
     def close(self) -> None:

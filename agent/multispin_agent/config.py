@@ -9,6 +9,7 @@ from multispin_models.channel import Security
 from multispin_models.draft_payload import MOST_ENTRIES
 from multispin_models.engines import DEFAULT_ENGINE
 from multispin_models.ngram import MAX_NGRAM, MIN_NGRAM
+from multispin_models.records import FieldNotes
 
 __all__ = ["Config"]
 
@@ -53,6 +54,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         http_listen: HOST:PORT where users are served over HTTP; null serves a file. Off loopback keys are needed.
         http_keys_file: bearer keys, one a line, mode 0600; null lets in everybody.
         http: bounds of the HTTP interface.
+        record_texts: keep texts and tokens of HTTP users in the records; else the figures alone. A file's are always
+            kept.
+        notes: what no sensor tells of this box, for the records: supply, cable, ambient, ...
     """
 
     agent_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "agent"
@@ -81,6 +85,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     http_listen: str | None = None
     http_keys_file: str | None = None
     http: HttpSettings = HttpSettings()
+    record_texts: bool = False
+    notes: FieldNotes = FieldNotes()
 
     def __post_init__(self) -> None:
         if self.lookup_min_ngram > self.lookup_max_ngram:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import zmq
 
-from multispin_agent.attribution import BoxEnergy
+from multispin_agent.attribution import BoxEnergy, account_of
 from multispin_agent.client import Client
 from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource, open_draft_source
@@ -37,6 +37,7 @@ from multispin_models.errors import ConfigError, MultispinError
 from multispin_models.prompts import Job, add_job_flags, job_defaults, read_jobs
 from multispin_models.records import read_boot_id
 from multispin_models.records.idle import measure_idle
+from multispin_models.records.journal import Journal
 from multispin_models.settings import add_setting_flags, read_settings
 
 __all__ = ["add_arguments", "run"]
@@ -44,6 +45,7 @@ __all__ = ["add_arguments", "run"]
 log = logging.getLogger(__name__)
 
 UPLOAD_PATIENCE_S = 30.0  # for the last records, when a file is served
+FLUSH_S = 5.0  # likewise, when users were
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -199,10 +201,27 @@ async def _serve_http(config: Config, args: argparse.Namespace) -> int:
         server.start()
         log.info("answering at %s; loading the draft", server.url)
         opened = await stack.enter_async_context(_open(config))
+        run_id = args.run_id or secrets.token_hex(8)
+        if not isinstance(opened.meter, str):
+            opened.meter.start()
+        if opened.recorder is not None:
+            stack.push_async_callback(opened.recorder.flush, FLUSH_S)  # last, what is left goes with the next start
+        journal = Journal(
+            run_id,
+            f"agent:{config.agent_id}",
+            opened.drafts.info,
+            config,
+            account_of(opened.meter, run_id, config.agent_id),
+            None if opened.recorder is None else opened.recorder.take,
+            None,
+        )
+        await stack.enter_async_context(journal.kept())
+        service = AgentService(
+            config, opened.client, opened.drafts, opened.engine, opened.meter, run_id, opened.recorder
+        )
         # Users first, then what serves them.
         stack.push_async_callback(server.stop)
         stack.push_async_callback(api.stop)
-        service = AgentService(config, opened.client, opened.drafts, opened.engine, opened.meter)
         api.open(service, service.collector)
         told = asyncio.create_task(_tell_ready(opened.client, server.url))
         stopped = asyncio.create_task(stop.wait())

@@ -58,7 +58,14 @@ def request_energy(box: BoxEnergy, finished: Finished, ended_ns: int) -> AgentEn
 
 
 def request_record(
-    request: Request, finished: Finished, sources: Sources, *, name: str, prompt_sha256: str, error: str | None
+    request: Request,
+    finished: Finished,
+    sources: Sources,
+    *,
+    name: str,
+    prompt_sha256: str,
+    error: str | None,
+    with_text: bool = True,
 ) -> RequestRecord:
     """Return the record of a request.
 
@@ -69,6 +76,7 @@ def request_record(
         name: its id for the user.
         prompt_sha256: hex.
         error: why it failed; else null.
+        with_text: keep the text and its tokens.
     """
     count = sum(timing.num_committed for timing in finished.rounds)
     first_s = (finished.first_token_ns - finished.started_ns) / 1e9 if finished.first_token_ns else None
@@ -86,8 +94,8 @@ def request_record(
         agent_id=sources.agent_id,
         prompt_sha256=prompt_sha256,
         num_prompt_tokens=len(request.prompt_ids),
-        token_ids=tuple(finished.token_ids),
-        text=finished.text,
+        token_ids=tuple(finished.token_ids) if with_text else (),
+        text=finished.text if with_text else "",
         finish="error" if error else finished.finish,
         error=error,
         num_rounds=len(drafts),

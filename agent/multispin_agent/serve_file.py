@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from multispin_agent.attribution import BoxEnergy
+from multispin_agent.attribution import BoxEnergy, account_of
 from multispin_agent.client import Client
 from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource
@@ -24,6 +24,7 @@ from multispin_agent.upload import Recorder
 from multispin_models.engine_thread import EngineThread
 from multispin_models.prompts import Job, encode_prompt
 from multispin_models.records import JsonlWriter, RequestRecord, read_jsonl, write_jsonl
+from multispin_models.records.journal import Journal
 
 __all__ = ["ServeFile"]
 
@@ -39,7 +40,8 @@ class ServeFile:
         drafts: where they come from.
         engine: its thread.
         meter: the account of this box; or the reason why there is none.
-        out: folder for requests.jsonl, rounds.jsonl and draft.jsonl (the model); null prints texts to standard output.
+        out: folder for requests.jsonl, rounds.jsonl, draft.jsonl (the model) and those of the journal; null prints
+            texts to standard output.
         run_id: in every record.
         recorder: takes all records to the coordinator; null keeps them here alone.
         as_json: without `out`, print an object a request.
@@ -69,6 +71,15 @@ class ServeFile:
         self._drafts = drafts
         self._engine = engine
         self._out = out
+        self._journal = Journal(
+            run_id,
+            f"agent:{config.agent_id}",
+            drafts.info,
+            config,
+            account_of(meter, run_id, config.agent_id),
+            None if recorder is None else recorder.take,
+            out,
+        )
 
     async def run(self, jobs: Sequence[Job]) -> int:
         """Serve all jobs that have no record yet; return 0, or 1 if any of them failed."""
@@ -76,18 +87,21 @@ class ServeFile:
         waiting = [job for job in jobs if job.job_id not in done]
         log.info("%d requests, %d of them done before", len(jobs), len(jobs) - len(waiting))
         waiting.reverse()
+        async with self._journal.kept():
+            workers = await self._serve_all(waiting)
+        return int(any(worker.result() for worker in workers))
+
+    async def _serve_all(self, waiting: list[Job]) -> list[asyncio.Task[int]]:
         try:
             await self._client.ready()  # a refusal ends the agent here, with one message for all requests
             if not isinstance(self._meter, str):
                 self._meter.start()
             async with asyncio.TaskGroup() as group:
-                workers = [group.create_task(self._work_off(waiting)) for _ in range(self._config.max_concurrent)]
+                return [group.create_task(self._work_off(waiting)) for _ in range(self._config.max_concurrent)]
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from failures  # a refusal says what to do; a group of one does not
         finally:
             self._close_records()
-            self._record_energy()
-        return int(any(worker.result() for worker in workers))
 
     def _open_records(self) -> set[str]:
         """Open the files of the output folder; return the ids of the requests that they hold."""
@@ -180,14 +194,3 @@ class ServeFile:
             "num_accepted": sum(timing.verdict.num_accepted for timing in drafted),
         }
         return msgspec.json.encode(told).decode()
-
-    def _record_energy(self) -> None:
-        """Write the account of the box over this start of the agent."""
-        if isinstance(self._meter, str):
-            return
-        record = self._meter.record(self._run_id, self._config.agent_id)
-        if self._recorder is not None:
-            self._recorder.take([record])
-        if self._out is not None:
-            with JsonlWriter(self._out / "energy.jsonl") as writer:
-                writer.append(record)

@@ -10,12 +10,13 @@ the run, which is computed apart and recorded beside.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from multispin_models.clock import monotonic_ns
-from multispin_models.energy import Sampler
+from multispin_models.energy import LongWindow, Sampler
 from multispin_models.energy.meter import Label
 from multispin_models.records import EnergyRecord, IdleBaseline, energy_record
 
@@ -24,6 +25,7 @@ __all__ = ["PassMeter", "split_by_rows"]
 log = logging.getLogger(__name__)
 
 QUICK_NS: Final = 2_000_000  # a sensor that takes longer to read would hold up every pass
+QUICK_TRIES: Final = 8
 
 
 def split_by_rows(nanojoules: int, rows: Sequence[int]) -> list[int]:
@@ -61,6 +63,9 @@ class PassMeter:
         self._nanojoules = 0  # the same, in whole ones
         self._attributed_nj = self._prefill_nj = self._between_nj = 0
         self._num_unknown = 0
+        self._whole = None if sampler is None else LongWindow(sampler, self._started_ns)
+        self._lock = threading.Lock()  # passes are settled in the engine's thread, the rest of the time in the loop's
+        self._in_pass = False
         self._quick = sampler is None or self._is_quick(sampler)
         if not self._quick:
             log.warning("the meter is slow to read: joules of passes are not known, those of the run are")
@@ -75,11 +80,33 @@ class PassMeter:
         if self._sampler is not None:
             self._sampler.read_now()
         self._started_ns = self._settled_ns = self._now_ns()
+        self._whole = None if self._sampler is None else LongWindow(self._sampler, self._started_ns)
+
+    def settle(self) -> None:
+        """Count what was drawn up to now, before the sampler forgets it; not in a pass, which is settled at its end."""
+        if self._sampler is None or self._whole is None:
+            return
+        with self._lock:
+            if not self._in_pass:
+                self._settle_idle(self._sampler, self._whole)
+
+    def _settle_idle(self, sampler: Sampler, whole: LongWindow) -> int:
+        """Count what nobody caused up to now; returns when that is."""
+        now_ns = self._now_ns()
+        sampler.read_now()
+        whole.settle(now_ns)
+        if self._quick:
+            between = self._settle(now_ns)
+            self._num_unknown += between is None
+            self._between_nj += between or 0
+        return now_ns
 
     def begin(self) -> int:
         """Note that a pass begins; returns when."""
         if self._sampler is None or not self._quick:
             return self._now_ns()
+        with self._lock:
+            self._in_pass = True
         self._sampler.read_now()
         return self._now_ns()
 
@@ -91,10 +118,17 @@ class PassMeter:
             rows: of every part; with none nothing was computed, and nothing is settled.
             is_prefill: of every part.
         """
-        if self._sampler is None or not self._quick or not rows:
+        if self._sampler is None or not self._quick:
             return [None] * len(rows)
+        with self._lock:
+            self._in_pass = False
+            return self._shares_nj(self._sampler, begun_ns, rows, is_prefill) if rows else []
+
+    def _shares_nj(
+        self, sampler: Sampler, begun_ns: int, rows: Sequence[int], is_prefill: Sequence[bool]
+    ) -> list[int | None]:
         ended_ns = self._now_ns()
-        self._sampler.read_now()
+        sampler.read_now()
         between, spent = self._settle(begun_ns), self._settle(ended_ns)
         if between is None or spent is None:
             self._num_unknown += 1
@@ -107,13 +141,12 @@ class PassMeter:
 
     def record(self, run_id: str) -> EnergyRecord | None:
         """Return the account from the start to now; None without a meter."""
-        if self._sampler is None:
+        if self._sampler is None or self._whole is None:
             return None
-        ended_ns = self._now_ns()
-        self._sampler.read_now()
-        window = self._sampler.joules(self._started_ns, ended_ns)
-        last = self._settle(ended_ns) if self._quick else None
-        known = last is not None and self._num_unknown == 0
+        with self._lock:
+            ended_ns = self._settle_idle(self._sampler, self._whole)
+        window = self._whole.window()
+        known = self._quick and self._num_unknown == 0
         return energy_record(
             run_id,
             "coordinator",
@@ -122,8 +155,9 @@ class PassMeter:
             window,
             attributed_j=self._attributed_nj / 1e9 if known else None,
             prefill_j=self._prefill_nj / 1e9 if known else None,
-            unattributed_j=(self._between_nj + (last or 0)) / 1e9 if known else None,
+            unattributed_j=self._between_nj / 1e9 if known else None,
             idle=self._idle,
+            sampler_cpu_s=self._sampler.cpu_s,
         )
 
     def close(self) -> None:
@@ -144,6 +178,9 @@ class PassMeter:
 
     @staticmethod
     def _is_quick(sampler: Sampler) -> bool:
-        begun_ns = time.monotonic_ns()
-        sampler.read_now()
-        return time.monotonic_ns() - begun_ns <= QUICK_NS
+        for _ in range(QUICK_TRIES):  # on a busy machine any one read may be held up
+            begun_ns = time.monotonic_ns()
+            sampler.read_now()
+            if time.monotonic_ns() - begun_ns <= QUICK_NS:
+                return True
+        return False

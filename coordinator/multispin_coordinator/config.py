@@ -7,6 +7,7 @@ from msgspec import Meta, Struct
 from multispin_models.api.settings import HttpSettings
 from multispin_models.channel import Security
 from multispin_models.engines import DEFAULT_ENGINE
+from multispin_models.records import FieldNotes
 from multispin_models.verification import Rule
 
 __all__ = ["RESERVED_ROWS", "Config", "Limits", "PolicyName", "ScheduleName"]
@@ -76,7 +77,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             "modelled:BUSY_W,IDLE_W", "calibrated:NAME", "replay:FILE", "replay:FILE,loop"; each is described by
             models/docs/meters.md.
         idle_s: how long the idle baseline is measured before the model is loaded, if there is a meter.
-        out: folder for the coordinator's own records, energy.jsonl; null writes none.
+        out: folder for the coordinator's own records, end.jsonl, conditions.jsonl and energy.jsonl; null writes none.
         run_id: in these; null makes one.
         store: SQLite file for the records that agents upload; null keeps none.
         max_concurrent: texts that the target writes alone at once, for users of the coordinator's own HTTP interface;
@@ -91,6 +92,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             distribution that each token was drawn from comes up) or "rejection-lean" (its own weight comes up, draws
             from the target go down); see models/README.md. At temperature 0 all three are the first.
         require_exact: refuse to start when the probe finds that the engine is not exact.
+        notes: what no sensor tells of this box, for the records: supply, cable, ambient, ...
     """
 
     bind: str = "tcp://127.0.0.1:5599"
@@ -109,6 +111,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     patience_s: Seconds = 1.0
     verification: Rule = "coupled"
     require_exact: bool = False
+    notes: FieldNotes = FieldNotes()
     max_concurrent: Positive = 4
     http_listen: str | None = None
     http_keys_file: str | None = None

@@ -31,8 +31,8 @@ from multispin_models.engines import ENGINES, Loaded, load_side, log_progress
 from multispin_models.errors import ConfigError, MultispinError, UnsupportedModel
 from multispin_models.language_model import ModelInfo
 from multispin_models.probes import probe_exactness, probe_rollback
-from multispin_models.records import JsonlWriter
 from multispin_models.records.idle import measure_idle
+from multispin_models.records.journal import Account, Journal
 from multispin_models.settings import add_setting_flags, read_settings
 
 if TYPE_CHECKING:
@@ -119,12 +119,15 @@ def _start_meter(opened: OpenedMeter, config: Config) -> PassMeter:
     return PassMeter(sampler, measure_idle(sampler, config.idle_s))
 
 
-def _write_energy(config: Config, meter: PassMeter) -> None:
-    record = meter.record(config.run_id or secrets.token_hex(8))
-    if config.out is not None and record is not None:
-        Path(config.out).mkdir(parents=True, exist_ok=True)
-        with JsonlWriter(Path(config.out) / "energy.jsonl") as writer:
-            writer.append(record)
+def _journal(config: Config, server: Server, info: ModelInfo, meter: PassMeter, opened: OpenedMeter) -> Journal:
+    """Return what keeps the records of the coordinator itself."""
+    run_id = config.run_id or secrets.token_hex(8)
+    read = opened.reason if opened.meter is None else opened.meter.info
+    out = None if config.out is None else Path(config.out)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    account = Account(read, meter.settle, lambda: meter.record(run_id))
+    return Journal(run_id, "coordinator", info, config, account, server.keep_own, out)
 
 
 async def serve(config: Config) -> None:
@@ -154,7 +157,7 @@ async def serve(config: Config) -> None:
         meter.start()
         # The signal to whoever started this.
         print(f"ready {server.endpoint} {msgspec.json.encode(info).decode()}", flush=True)  # noqa: T201
-        serving = asyncio.create_task(server.serve())
+        serving = asyncio.create_task(server.serve(_journal(config, server, info, meter, opened)))
         if interface is not None:
             _open(interface[0], config, server, loaded, info, meter)
         await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
@@ -168,7 +171,6 @@ async def serve(config: Config) -> None:
             log.info("stopped by signal")
         finally:
             loaded.model.close()
-            _write_energy(config, meter)
             meter.close()
 
 

@@ -7,9 +7,10 @@ from functools import partial
 
 from multispin_coordinator.dispatcher import Batch, Send
 from multispin_coordinator.store import RecordStore, StoreUnwritable
+from multispin_models.clock import monotonic_ns
 from multispin_models.engine_thread import Engine, EngineThread
 from multispin_models.messages import RecordsAck, Refused
-from multispin_models.records import RecordRefused
+from multispin_models.records import AnyRecord, RecordRefused, read_boot_id
 
 __all__ = ["Keeper"]
 
@@ -44,6 +45,11 @@ class Keeper:
         name = batch.agent.decode(errors="replace")
         self._thread.run(self._store.keep, name, batch.records).add_done_callback(partial(self._answer, batch))
 
+    def keep_own(self, records: list[AnyRecord]) -> None:
+        """Store records of the coordinator itself; what the disk does not take is lost, and said so."""
+        sequence = monotonic_ns()  # not used twice within a boot, whatever starts there were
+        self._thread.run(self._store.keep_own, read_boot_id() or "", sequence, records).add_done_callback(_tell_own)
+
     def _answer(self, batch: Batch, kept: asyncio.Future[RecordsAck]) -> None:
         self._on_done()
         if self._closed:
@@ -66,3 +72,8 @@ class Keeper:
             "%d records stored, %d came again, %d had another's key",
             *(store.num_kept, store.num_repeated, store.num_conflicting),
         )
+
+
+def _tell_own(kept: asyncio.Future[None]) -> None:
+    if not kept.cancelled() and (error := kept.exception()) is not None:
+        log.error("a record of the coordinator itself is lost: %s", error)

@@ -8,6 +8,7 @@ ROUTER --> on_frame --+                        +--> verdicts --> ROUTER
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import zmq
@@ -29,7 +30,8 @@ from multispin_models.engine_thread import Engine, EngineThread
 from multispin_models.engines import Loaded
 from multispin_models.language_model import ModelInfo
 from multispin_models.messages import CoordinatorMessage, Open, Refused, Verdict, encode
-from multispin_models.records import read_boot_id
+from multispin_models.records import AnyRecord, read_boot_id
+from multispin_models.records.journal import Journal
 
 __all__ = ["Server"]
 
@@ -100,25 +102,39 @@ class Server:
         """Where it listens, with the port that was found for tcp://127.0.0.1:*."""
         return self._channel.endpoint
 
-    async def serve(self) -> None:
-        """Serve until cancelled; then the pass under way ends, and socket and thread are closed.
+    async def serve(self, journal: Journal | None = None) -> None:
+        """Serve until cancelled; then the pass under way ends, and socket, thread and store are closed.
 
         A fault of this program in a pass is raised here: it ends the daemon, and its agents resume at the next one.
+
+        Args:
+            journal: kept meanwhile; its last records are taken when the last pass has ended.
         """
-        try:
-            while True:
-                await asyncio.wait({self._failed}, timeout=TICK_S)
-                if self._failed.done():
-                    self._failed.result()
-                self.dispatcher.on_tick(self._now_ns())
-                self._start_pass()
-        finally:
-            self._closed = True
-            self._channel.close()
-            self._engine.shutdown()
-            if self._keeper is not None:
-                self._keeper.close()
-            log.info("closed; counters: %s", dict(sorted(self.dispatcher.counters.items())))
+        async with AsyncExitStack() as stack:
+            stack.callback(self._close_keeper)
+            try:
+                if journal is not None:
+                    await stack.enter_async_context(journal.kept())
+                while True:
+                    await asyncio.wait({self._failed}, timeout=TICK_S)
+                    if self._failed.done():
+                        self._failed.result()
+                    self.dispatcher.on_tick(self._now_ns())
+                    self._start_pass()
+            finally:
+                self._closed = True
+                self._channel.close()
+                self._engine.shutdown()
+
+    def keep_own(self, records: list[AnyRecord]) -> None:
+        """Store records of the coordinator itself, if there is a store."""
+        if self._keeper is not None:
+            self._keeper.keep_own(records)
+
+    def _close_keeper(self) -> None:
+        if self._keeper is not None:
+            self._keeper.close()
+        log.info("closed; counters: %s", dict(sorted(self.dispatcher.counters.items())))
 
     def open_alone(self, opened: Open, on_answer: Callable[[Verdict | Refused], None]) -> Session:
         """Return the session of a text that the target writes without drafts, in the passes that verify the agents'.

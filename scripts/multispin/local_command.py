@@ -29,7 +29,9 @@ from multispin_models.engines import load_side, prepare_side
 from multispin_models.errors import ConfigError
 from multispin_models.prompts import Job, add_job_flags, encode_prompt, job_defaults, read_jobs
 from multispin_models.records import (
+    ConditionsRecord,
     EnergyRecord,
+    FieldNotes,
     MeteredEnd,
     RequestRecord,
     RoundRecord,
@@ -37,6 +39,7 @@ from multispin_models.records import (
     describe_machine,
     energy_domain,
     energy_record,
+    notes_from_flags,
     read_boot_id,
     read_governor,
     read_jsonl,
@@ -83,6 +86,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="of their idle baseline",
     )
+    parser.add_argument(
+        "--note",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help=f"what no sensor tells, for the header: {', '.join(FieldNotes.__struct_fields__)}",
+    )
     parser.add_argument("--check-text", action="store_true", help="compare every text with the target's own")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     add_job_flags(parser)
@@ -95,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     jobs = read_jobs(args.prompts, job_defaults(args), args.limit)
     settings = _settings(args)
     _check_rule(args, jobs)
+    notes = notes_from_flags(args.note)
     for meter in (args.meter, args.coordinator_meter, args.agent_meter):
         _check_meter(meter or "none")
     out = _new_folder(Path(args.out), overwrite=args.overwrite)
@@ -103,12 +114,13 @@ def run(args: argparse.Namespace) -> int:
     run_id = secrets.token_hex(8)
     started_at = wall_time()
     local = LocalRun(settings, Path(args.prompts).absolute(), _job_flags(args), out, run_id)
-    conditions: list[Conditions] = []
-    with ConditionsLog(conditions.append):
+    found: list[Conditions] = []
+    with ConditionsLog(found.append):
         ends, energy = _execute(local, jobs, args.meter, run_id)
-    header = _header(local, settings, args, run_id, started_at, ends)
+    header = msgspec.structs.replace(_header(local, settings, args, run_id, started_at, ends), notes=notes)
     write_jsonl(out / "run.jsonl", [header])
     write_jsonl(out / "energy.jsonl", energy)
+    conditions = [ConditionsRecord(run_id=run_id, end="machine", conditions=each) for each in found]
     write_jsonl(out / "conditions.jsonl", conditions)
     requests = read_jsonl(out / "requests.jsonl", RequestRecord).records
     rounds = read_jsonl(out / "rounds.jsonl", RoundRecord).records
@@ -170,7 +182,8 @@ def _execute(
         sampler.read_now()
         window = sampler.joules(local.started_ns, local.ended_ns)
     end = MeteredEnd("machine", energy_domain(info, read_boot_id()), info, None)
-    return (end,), [energy_record(run_id, "machine", local.started_ns, local.ended_ns, window)]
+    record = energy_record(run_id, "machine", local.started_ns, local.ended_ns, window, sampler_cpu_s=sampler.cpu_s)
+    return (end,), [record]
 
 
 def _check_text(settings: RunSettings, jobs: Sequence[Job], requests: Sequence[RequestRecord]) -> int:

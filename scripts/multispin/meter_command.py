@@ -89,7 +89,6 @@ def rail_rows(name: str, meter: Meter) -> Iterator[dict[str, Any]]:
             ("energy_j" if meter.info.quantity == "energy" else "power_w"): value,
             "label": meter.info.label,
             "reason": reason or None,
-            "note": meter.info.note,
         }
 
 
@@ -131,7 +130,6 @@ def _unreadable(name: str, reason: str) -> dict[str, Any]:
         "power_w": None,
         "label": "measured",
         "reason": reason,
-        "note": "",
     }
 
 

@@ -26,7 +26,7 @@ __all__ = ["add_arguments", "run"]
 
 _SHOWN_EVERY = 1000  # records
 _FILES = {"run.jsonl": "RunHeader", "requests.jsonl": "RequestRecord", "rounds.jsonl": "RoundRecord"}
-_FILES |= {"energy.jsonl": "EnergyRecord"}
+_FILES |= {"energy.jsonl": "EnergyRecord", "conditions.jsonl": "ConditionsRecord", "end.jsonl": "EndRecord"}
 
 
 class _Row(NamedTuple):

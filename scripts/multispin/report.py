@@ -142,6 +142,10 @@ def _parts(drafts: Sequence[RoundRecord]) -> str:
 
 def _energy_notes(summary: Summary, energy: Sequence[EnergyRecord]) -> Iterable[str]:
     """Say what each side's joules a token are, and of every end what was shared out and what it draws when idle."""
+    network = summary.energy_network_j_per_token
+    if network is not None:
+        told = f"{network:.3g} J/token, {summary.energy_network_label}"
+        yield f"energy of the network: {told}: {summary.energy_network_reason}"
     if not energy:
         return
     for name, value, label, reason in (

@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from tests.metered import HandClock, S, sampled
+from tests.metered import CurveMeter, HandClock, S, sampled
 
 from multispin_agent.attribution import BoxEnergy
 from multispin_agent.recording import request_energy
@@ -44,6 +44,28 @@ def test_two_requests_that_overlap_share_what_they_overlap_in() -> None:
     assert (record.end, record.energy_j, record.attributed_j) == ("agent:a", pytest.approx(70.0), 40.0)
     assert record.unattributed_j == pytest.approx(30.0)  # before the first, and after the second
     assert record.idle == IdleBaseline(power_w=2.0, length_s=1.0)
+
+
+def test_an_account_that_is_settled_every_minute_outlives_the_memory_of_the_sampler() -> None:
+    clock = HandClock()
+    sampler = Sampler(CurveMeter(clock, lambda t: 10.0 * t), hz=1.0, capacity=128)
+    box = BoxEnergy(sampler, None, clock)
+    sampler.read_now()
+    clock.t_ns += 60 * S
+    box.settle()
+    box.start()  # the minute before is no part of it
+    for minute in range(2, 12):
+        opened = box.opened() if minute == 6 else None
+        while clock.t_ns < minute * 60 * S:
+            clock.t_ns += S
+            sampler.read_now()
+        if opened is not None:
+            box.add_share(box.joules(opened, box.ended()).joules)
+        box.settle()
+    record = box.record("r", "a")
+    assert record.energy_j == pytest.approx(6000.0)
+    assert (record.attributed_j, record.unattributed_j) == (pytest.approx(600.0), pytest.approx(5400.0))
+    assert record.coverage == 1.0
 
 
 def a_round(received_ns: int) -> RoundTiming:

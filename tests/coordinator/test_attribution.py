@@ -6,10 +6,11 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.metered import HandClock, S, sampled
+from tests.metered import CurveMeter, HandClock, S, sampled
 
 from multispin_coordinator import attribution
 from multispin_coordinator.attribution import PassMeter, split_by_rows
+from multispin_models.energy import Sampler
 from multispin_models.records import IdleBaseline
 
 ROWS = st.lists(st.integers(1, 64), min_size=1, max_size=20)
@@ -102,6 +103,35 @@ def test_all_requests_and_the_time_between_sum_to_the_run_within_a_billionth(see
     assert sum(requests.values()) / 1e9 == pytest.approx(record.attributed_j, rel=1e-12)
     assert record.attributed_j + record.unattributed_j == pytest.approx(record.energy_j, rel=1e-9)
     assert record.unattributed_j > 0.0
+
+
+def test_an_idle_hour_is_settled_before_the_sampler_forgets_it() -> None:
+    clock = HandClock()
+    sampler = Sampler(CurveMeter(clock, lambda t: 10.0 * t), hz=1.0, capacity=128)
+    meter = PassMeter(sampler, now_ns=clock)
+    meter.start()
+    for _ in range(10):
+        for _ in range(60):
+            clock.t_ns += S
+            sampler.read_now()
+        meter.settle()
+    assert a_pass(meter, clock, 0.5, [3, 1]) == [pytest.approx(3.75e9), pytest.approx(1.25e9)]
+    record = meter.record("r")
+    assert record is not None
+    assert (record.energy_j, record.attributed_j) == (pytest.approx(6005.0), pytest.approx(5.0))
+    assert record.unattributed_j == pytest.approx(6000.0)
+
+
+def test_a_pass_is_not_settled_in_its_middle() -> None:
+    clock = HandClock()
+    sampler, _ = sampled(clock, lambda t: 10.0 * t)
+    meter = PassMeter(sampler, now_ns=clock)
+    meter.start()
+    begun_ns = meter.begin()
+    clock.t_ns += S
+    meter.settle()
+    clock.t_ns += S
+    assert meter.shares_nj(begun_ns, [1], is_prefill=[False]) == [20 * S]
 
 
 def test_without_a_meter_shares_are_null_and_never_0() -> None:

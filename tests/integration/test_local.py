@@ -8,9 +8,16 @@ from typing import Any
 
 import pytest
 
-from multispin_models.energy.conditions import Conditions
 from multispin_models.prompts import JobDefaults, read_jobs
-from multispin_models.records import EnergyRecord, RequestRecord, RoundRecord, RunHeader, read_jsonl
+from multispin_models.records import (
+    ConditionsRecord,
+    EnergyRecord,
+    FieldNotes,
+    RequestRecord,
+    RoundRecord,
+    RunHeader,
+    read_jsonl,
+)
 from multispin_models.sampling import Sampling
 
 pytestmark = pytest.mark.model
@@ -311,21 +318,31 @@ def test_the_flags_say_how_all_are_drawn_and_another_seed_is_another_text(
     assert all(ran.token_ids[name] != other for name, other in alone(seed=2).items())
 
 
+NOTES = ("--note", "supply=bench supply", "--note", "network_nj_per_byte=50", "--note", "network_source=a guess")
+
+
 def test_the_seed_changes_nothing_at_temperature_0_and_a_replayed_meter_gives_joules_with_a_label(
     run_multispin: Callable[..., Any], prompts: Path, tmp_path: Path, expected: dict[str, list[int]]
 ) -> None:
     recording = tmp_path / "power.csv"
     recording.write_text("# covers: module\nt_s,power_w\n0,4.0\n600,4.0\n")
-    ran = _warm(run_multispin, prompts, tmp_path / "run", "--seed", 5, "--meter", f"replay:{recording}")
+    ran = _warm(run_multispin, prompts, tmp_path / "run", "--seed", 5, "--meter", f"replay:{recording}", *NOTES)
     assert ran.status == 0, ran.stderr
     assert ran.token_ids == {name: expected[name][:12] for name in ("sky", "81")}
     [record] = read_jsonl(tmp_path / "run" / "energy.jsonl", EnergyRecord).records
     window_s = (record.ended_ns - record.started_ns) / 1e9
     assert record.energy_j == pytest.approx(4.0 * window_s, rel=1e-6)  # 4 W all along
-    conditions = read_jsonl(tmp_path / "run" / "conditions.jsonl", Conditions).records
+    assert record.sampler_cpu_s is not None
+    assert 0.0 < record.sampler_cpu_s < window_s
+    conditions = [
+        each.conditions for each in read_jsonl(tmp_path / "run" / "conditions.jsonl", ConditionsRecord).records
+    ]
     assert (conditions[0].when, conditions[-1].when) == ("before", "after")
     assert conditions[0].t_ns < record.started_ns < record.ended_ns < conditions[-1].t_ns
     assert ran.summary["energy_j_per_token"] == pytest.approx(4.0 * window_s / ran.summary["tokens"], rel=1e-6)
+    [header] = read_jsonl(tmp_path / "run" / "run.jsonl", RunHeader).records
+    assert header.notes == FieldNotes(supply="bench supply", network_nj_per_byte=50.0, network_source="a guess")
+    assert ran.summary["energy_network_label"] == "modelled"
     assert ran.summary["energy_label"] == "measured"
     assert "not the energy of this run" in ran.summary["energy_reason"]
     for request in ran.summary["per_request"]:  # one meter for all: no request has joules of its own

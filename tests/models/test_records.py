@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,11 @@ from hypothesis import strategies as st
 
 from multispin_models.energy import MeterInfo, PowerSample, Rail, energy_between
 from multispin_models.energy.meter import Label
+from multispin_models.errors import ConfigError
 from multispin_models.language_model import ModelInfo
 from multispin_models.records import (
     EnergyRecord,
+    FieldNotes,
     JsonlWriter,
     MeteredEnd,
     RecordError,
@@ -28,6 +31,8 @@ from multispin_models.records import (
     describe_machine,
     energy_domain,
     energy_record,
+    machine,
+    notes_from_flags,
     read_boot_id,
     read_governor,
     read_jsonl,
@@ -265,6 +270,7 @@ def test_the_json_has_the_keys_that_programs_count_on() -> None:
         "payload_down_bytes_per_token", "energy_j_per_token", "energy_label", "energy_reason",
         "energy_agent_j_per_token", "energy_agent_label", "energy_agent_reason",
         "energy_coordinator_j_per_token", "energy_coordinator_label", "energy_coordinator_reason",
+        "energy_network_j_per_token", "energy_network_label", "energy_network_reason",
         "exact", "per_request",
     ]  # fmt: skip
     assert {"id", "token_ids", "text"} < set(summary["per_request"][0])
@@ -297,6 +303,21 @@ def test_energy_of_a_request_needs_both_ends() -> None:
     assert (figures[0].energy_j_per_token, figures[0].energy_label) == (0.5, "measured")
     assert (figures[1].energy_j_per_token, figures[1].energy_label) == (None, None)
     assert figures[1].energy_reason == "one meter covers both ends"
+
+
+def test_the_network_is_a_model_that_says_so_and_is_added_to_nothing() -> None:
+    asked = request(energy_agent_j=2.0, energy_coordinator_j=3.0, energy_label="measured")
+    notes = FieldNotes(network_nj_per_byte=50.0, network_source="a paper")
+    plain, modelled = (summarize(header(notes=each), [asked], [], None) for each in (None, notes))
+    num_bytes = asked.payload_up_bytes + asked.payload_down_bytes
+    assert modelled.energy_network_j_per_token == pytest.approx(50e-9 * num_bytes / asked.num_generated)
+    assert modelled.energy_network_label == "modelled"
+    assert "a paper" in (modelled.energy_network_reason or "")
+    assert (plain.energy_network_j_per_token, plain.energy_network_label) == (None, None)
+    assert modelled.energy_j_per_token == plain.energy_j_per_token
+    assert modelled.per_request == plain.per_request
+    with pytest.raises(ConfigError, match="say where it is from"):
+        notes_from_flags(["network_nj_per_byte=50"])
 
 
 def test_one_meter_over_both_ends_counts_once_with_its_widest_window() -> None:
@@ -374,15 +395,104 @@ def test_a_machine_describes_itself_from_a_recorded_tree(tmp_path: Path) -> None
         folder = tmp_path / f"sys/devices/system/cpu/cpu{core}/cpufreq"
         folder.mkdir(parents=True)
         (folder / "scaling_governor").write_text(governor + "\n")
-    machine = describe_machine(tmp_path)
-    assert machine.cpu_model == "First"
-    assert len(machine.node) == 12
+    here = describe_machine(tmp_path)
+    assert here.cpu_model == "First"
+    assert len(here.node) == 12
     assert read_boot_id(tmp_path) == "b-1"
     assert read_governor(tmp_path) == "performance+schedutil"
 
 
+JETSON = {
+    "sys/firmware/devicetree/base/model": "NVIDIA Jetson Orin NX Engineering Reference Developer Kit\0",
+    "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64\n",
+    "sys/class/dmi/id/bios_version": "36.4.3-gcid-38968081\n",
+    "etc/os-release": 'NAME="Ubuntu"\nPRETTY_NAME="Ubuntu 22.04.5 LTS"\n',
+    "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
+}
+RASPBERRY_PI = {
+    "sys/firmware/devicetree/base/model": "Raspberry Pi 5 Model B Rev 1.0\0",
+    "sys/firmware/devicetree/base/chosen/bootloader/version": "086b83e3f4f5a6c7\0",
+    "proc/cpuinfo": "processor\t: 0\nRevision\t: c04170\nModel\t: Raspberry Pi 5 Model B Rev 1.0\n",
+    "etc/os-release": 'PRETTY_NAME="Debian GNU/Linux 13 (trixie)"\n',
+}
+SERVER = {
+    "sys/class/dmi/id/sys_vendor": "Maker\n",
+    "sys/class/dmi/id/product_name": "Model 7\n",
+    "sys/class/dmi/id/board_version": "A03\n",
+    "sys/class/dmi/id/bios_version": "2.19\n",
+}
+TOLD = {  # board, revision, firmware, l4t, operating system
+    "jetson": (
+        JETSON,
+        ("NVIDIA Jetson Orin NX Engineering Reference Developer Kit", None, "36.4.3-gcid-38968081"),
+        "R36.4.3",
+    ),
+    "pi": (RASPBERRY_PI, ("Raspberry Pi 5 Model B Rev 1.0", "c04170", "086b83e3f4f5a6c7"), None),
+    "server": (SERVER, ("Maker Model 7", "A03", "2.19"), None),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_board_firmware_and_l4t_are_what_the_machine_says(name: str, tmp_path: Path) -> None:
+    files, told, l4t = TOLD[name]
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    here = describe_machine(tmp_path)
+    assert (here.board, here.board_revision, here.firmware) == told
+    assert here.l4t == l4t
+    assert here.operating_system == {"jetson": "Ubuntu 22.04.5 LTS", "pi": "Debian GNU/Linux 13 (trixie)"}.get(name)
+    assert (here.device_id is not None) == (name == "jetson")
+    assert here.device_id != "0123456789ab"  # hashed: records are published
+
+
+def test_the_commit_is_that_of_the_source_and_not_of_a_checkout_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        return subprocess.run(
+            ["git", "-C", str(tmp_path), *who, *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    source = tmp_path / "machine.py"
+    source.write_text("1")
+    monkeypatch.setattr(machine, "__file__", str(source))
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "somebody's own")
+    assert machine.source_commit.__wrapped__() is None
+    git("add", "machine.py")
+    git("commit", "--quiet", "--message", "ours")
+    commit = machine.source_commit.__wrapped__()
+    assert commit
+    assert git("rev-parse", "HEAD").startswith(commit)
+    source.write_text("2")
+    assert machine.source_commit.__wrapped__() == f"{commit}-dirty"
+
+
+def test_notes_come_from_flags_and_what_is_none_is_refused() -> None:
+    flags = ["supply=27 W USB-C", "ambient_c=21.5", "order=3", "exclusions=fan failed", "exclusions=door open = hot"]
+    notes = notes_from_flags(flags)
+    assert notes == FieldNotes(
+        supply="27 W USB-C", ambient_c=21.5, order=3, exclusions=("fan failed", "door open = hot")
+    )
+    for flag, message in {
+        "colour=red": "allowed is KEY=VALUE with one of supply, cable, ambient_c",
+        "supply": "allowed is KEY=VALUE",
+        "ambient_c=warm": "ambient_c",
+        "ambient_c=400": "ambient_c",
+        "order=-1": "order",
+    }.items():
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            notes_from_flags([flag])
+    with pytest.raises(ConfigError, match="given twice"):
+        notes_from_flags(["arm=a", "arm=b"])
+
+
 def test_what_a_machine_does_not_say_is_null(tmp_path: Path) -> None:
     assert read_boot_id(tmp_path) is None
+    here = describe_machine(tmp_path)
+    assert (here.board, here.firmware, here.device_id, here.operating_system) == (None,) * 4
     assert read_governor(tmp_path) is None
     assert describe_machine(tmp_path, plain_name=True).node == os.uname().nodename
 

@@ -1,9 +1,9 @@
 """What a request took at the agent, as the interface's figures want it. No I/O."""
 
+from multispin_agent.recording import AgentEnergy
 from multispin_agent.request import Finished, coordinator_energy_j
 from multispin_models.api.figures import Course
 from multispin_models.api.replies import EndEnergy, Energy
-from multispin_models.energy import Window
 
 __all__ = ["course_of", "energy_of"]
 
@@ -25,21 +25,17 @@ def course_of(finished: Finished, num_prompt_tokens: int) -> Course:
     )
 
 
-def energy_of(
-    finished: Finished, agent: Window | str, agent_label: str | None, coordinator_label: str | None = None
-) -> Energy:
+def energy_of(finished: Finished, agent: AgentEnergy | str, coordinator_label: str | None = None) -> Energy:
     """Return the joules of a request at both ends.
 
     Args:
         finished: what became of it.
-        agent: joules of this box meanwhile, or why they are not known.
-        agent_label: of its meter; null without one.
+        agent: its share of this box; or why there is none.
         coordinator_label: of the joules in its verdicts, as its Welcome says; null if it has no meter.
     """
-    joules = agent.joules if isinstance(agent, Window) else None
-    reason = agent if isinstance(agent, str) else agent.reason
-    own = EndEnergy(joules, agent_label if joules is not None else None, reason)
+    joules = None if isinstance(agent, str) else agent.joules
+    label = None if isinstance(agent, str) or joules is None else agent.label
+    own = EndEnergy(joules, label, agent if isinstance(agent, str) else agent.reason)
     coordinator_j = coordinator_energy_j(finished.rounds)
     why = None if coordinator_j is not None else "not every verdict came with its share: the coordinator has no meter"
-    label = coordinator_label if coordinator_j is not None else None
-    return Energy(own, EndEnergy(coordinator_j, label, why))
+    return Energy(own, EndEnergy(coordinator_j, None if coordinator_j is None else coordinator_label, why))

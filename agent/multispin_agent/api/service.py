@@ -1,5 +1,7 @@
 """The agent as a `TextService`: requests of its users, drafted here and verified by the coordinator."""
 
+import asyncio
+import hashlib
 import logging
 from collections.abc import Callable
 
@@ -10,7 +12,9 @@ from multispin_agent.client import Client, RefusedByCoordinator
 from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource
 from multispin_agent.generate import generate
-from multispin_agent.request import Request, RequestFailed
+from multispin_agent.recording import AgentEnergy, Sources, request_energy, request_record, round_records
+from multispin_agent.request import Finished, Request, RequestFailed
+from multispin_agent.upload import Recorder
 from multispin_models.api.errors import ApiError, unavailable
 from multispin_models.api.figures import metrics_of, timings_of
 from multispin_models.api.service import Bounds, Generated, TextRequest
@@ -18,6 +22,7 @@ from multispin_models.clock import monotonic_ns
 from multispin_models.engine_thread import EngineThread
 from multispin_models.language_model import Tokenizer
 from multispin_models.provenance import Piece
+from multispin_models.records import AnyRecord
 
 __all__ = ["AgentService"]
 
@@ -33,11 +38,22 @@ class AgentService:
         drafts: where they come from; their vocabulary is the target's.
         engine: its thread.
         meter: the account of this box; or the reason why there is none.
+        run_id: in every record.
+        recorder: takes the records of requests to the coordinator; null takes none.
     """
 
     def __init__(
-        self, config: Config, client: Client, drafts: DraftSource, engine: EngineThread, meter: BoxEnergy | str
+        self,
+        config: Config,
+        client: Client,
+        drafts: DraftSource,
+        engine: EngineThread,
+        meter: BoxEnergy | str,
+        run_id: str = "",
+        recorder: Recorder | None = None,
     ) -> None:
+        self._run_id = run_id
+        self._recorder = recorder
         self._config = config
         self._client = client
         self._source = drafts
@@ -88,18 +104,18 @@ class AgentService:
         """
         meter = self._meter
         started_ns = self._client.now_ns() if isinstance(meter, str) else meter.opened()
-        ended_ns = started_ns
+        asked = Request(
+            request.request_id,
+            request.prompt_ids,
+            request.sampling,
+            request.max_tokens,
+            stop=request.stop,
+            ignore_end=request.ignore_end,
+            provenance=request.provenance,
+        )
         try:
             finished = await generate(
-                Request(
-                    request.request_id,
-                    request.prompt_ids,
-                    request.sampling,
-                    request.max_tokens,
-                    stop=request.stop,
-                    ignore_end=request.ignore_end,
-                    provenance=request.provenance,
-                ),
+                asked,
                 config=self._config,
                 client=self._client,
                 drafts=self._source,
@@ -108,16 +124,17 @@ class AgentService:
                 started_ns=started_ns,
             )
         except RefusedByCoordinator as refusal:
+            self._account(asked, None, started_ns, str(refusal))
             raise unavailable(str(refusal), "agent_refused") from refusal
         except RequestFailed as failure:
-            if failure.finished is not None:
-                self.collector.add(failure.finished)
+            self._account(asked, failure.finished, started_ns, str(failure))
             log.warning("request %016x failed: %s", request.request_id, failure)
             raise ApiError(502, "server_error", str(failure), code="coordinator_failed") from failure
-        finally:
-            if not isinstance(meter, str):
-                ended_ns = meter.ended()
-        self.collector.add(finished)
+        except asyncio.CancelledError:
+            self._account(asked, None, started_ns, "the user went away, or this agent was stopped")
+            raise
+        energy = self._account(asked, finished, started_ns, None)
+        welcome = self._client.welcome
         course = course_of(finished, len(request.prompt_ids))
         return Generated(
             text=finished.text,
@@ -131,10 +148,39 @@ class AgentService:
                 queued_s=queued_s,
                 detail=self._config.http.metrics,
             ),
-            energy=energy_of(
-                finished,
-                meter if isinstance(meter, str) else meter.joules(started_ns, ended_ns),
-                None if isinstance(meter, str) else meter.info.label,
-                None if self._client.welcome is None else self._client.welcome.energy_label,
-            ),
+            energy=energy_of(finished, energy, None if welcome is None else welcome.energy_label),
         )
+
+    def _account(
+        self, request: Request, finished: Finished | None, started_ns: int, error: str | None
+    ) -> AgentEnergy | str:
+        """Count and record a request that is not open any more; return its share of this box."""
+        meter = self._meter
+        ended_ns = self._client.now_ns() if isinstance(meter, str) else meter.ended()
+        if finished is None:
+            finished = Finished(started_ns=started_ns, ended_ns=ended_ns)
+        self.collector.add(finished)
+        energy = meter if isinstance(meter, str) else request_energy(meter, finished, ended_ns)
+        if self._recorder is not None:
+            self._recorder.take(self._records(request, finished, energy, error))
+        return energy
+
+    def _records(
+        self, request: Request, finished: Finished, energy: AgentEnergy | str, error: str | None
+    ) -> list[AnyRecord]:
+        welcome = self._client.welcome
+        sources = Sources(
+            self._run_id, self._config.agent_id, energy, None if welcome is None else welcome.energy_label
+        )
+        with_text = self._config.record_texts
+        tokens = b"".join(token.to_bytes(4, "little") for token in request.prompt_ids)
+        record = request_record(
+            request,
+            finished,
+            sources,
+            name=f"{request.request_id:016x}",
+            prompt_sha256=hashlib.sha256(tokens).hexdigest() if with_text else "",
+            error=error,
+            with_text=with_text,
+        )
+        return [*round_records(request, finished, sources), record]

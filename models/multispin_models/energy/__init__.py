@@ -5,6 +5,7 @@ Read in this order:
     meter.py        what a sensor must offer, and what it says of itself
     window.py       samples -> joules between two instants
     sampler.py      a thread that reads a meter at a steady rate
+    long_window.py  windows longer than a sampler remembers
     sensors.py      which sensors this machine has, and opening one by name
     jetson.py       NVIDIA Jetson: the monitors of the module, and which rail is the whole
     pmic.py         Raspberry Pi 5: the rails of its power management chip
@@ -23,6 +24,7 @@ Read in this order:
     sysfs.py, rail_meter.py, stream.py      what sensors share: files of the kernel, rails, devices that send
 """
 
+from multispin_models.energy.long_window import LongWindow
 from multispin_models.energy.meter import Meter, MeterInfo, MeterStatus, Rail, Reading
 from multispin_models.energy.sampler import Sampler
 from multispin_models.energy.sensors import OpenedMeter, discover_meters, open_meter
@@ -39,6 +41,7 @@ __all__ = [
     "Window",
     "energy_between",
     "Sampler",
+    "LongWindow",
     "OpenedMeter",
     "discover_meters",
     "open_meter",

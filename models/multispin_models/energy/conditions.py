@@ -47,7 +47,7 @@ THROTTLE_BITS: Final = {
 
 _THROTTLED = re.compile(r"^throttled=0x([0-9a-fA-F]+)$", re.MULTILINE)  # by the firmware; the kernel's file is bare
 _FIRMWARE_FILES = "sys/devices/platform/soc*/*firmware*/get_throttled"
-_WIRELESS = re.compile(r"^\s*(\S+):\s+\S+\s+(-?[\d.]+)\s+(-?[\d.]+)", re.MULTILINE)
+_WIRELESS = re.compile(r"^\s*(\S+):\s+\S+\s+(-?[\d.]+)\s+(-?[\d.]+)(?:\s+\S+){4}\s+(\d+)", re.MULTILINE)
 _BIT_RATE = re.compile(r"tx bitrate:\s*([\d.]+)\s*MBit/s")
 _POWER_MODE = re.compile(r"pmode:(\d+)")
 _TIMEOUT_S = 2.0
@@ -61,12 +61,14 @@ class Link(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         rate_bps: bit rate now; null if it is not told.
         rssi_dbm: received signal strength; null if it is no Wi-Fi.
         quality: link quality as the driver counts it; null likewise.
+        retries: packets given up after too many tries, counted by the driver since it was loaded; null likewise.
     """
 
     name: str
     rate_bps: float | None
     rssi_dbm: float | None
     quality: float | None
+    retries: int | None = None
 
 
 class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -271,17 +273,17 @@ class _Look:
     def links(self) -> tuple[Link, ...]:
         """Return the interfaces that are up."""
         wireless = {
-            name: (float(quality), float(level))
-            for name, quality, level in _WIRELESS.findall(read_optional(self._root / "proc/net/wireless"))
+            name: (float(quality), float(level), int(retries))
+            for name, quality, level, retries in _WIRELESS.findall(read_optional(self._root / "proc/net/wireless"))
         }
         found = []
         for folder in numbered(self._root / "sys/class/net", "*"):
             name = folder.name
             if name == "lo" or read_optional(folder / "operstate") != "up":
                 continue
-            quality, level = wireless.get(name, (None, None))
+            quality, level, retries = wireless.get(name, (None, None, None))
             rate = self._wifi_rate(name) if name in wireless else self._wired_rate(folder)
-            found.append(Link(name, rate, level, quality))
+            found.append(Link(name, rate, level, quality, retries))
         return tuple(found)
 
     def load(self) -> float | None:

@@ -92,6 +92,9 @@ class KernelFile:
         path: of the file.
         denied: what to do if it may not be read.
         most_bytes: of it that are read.
+
+    Attributes:
+        descriptor: of the open file, or -1.
     """
 
     def __init__(
@@ -103,7 +106,7 @@ class KernelFile:
         self.path = path
         self._denied = denied
         self._most_bytes = most_bytes
-        self._descriptor = -1
+        self.descriptor = -1
 
     def data(self) -> bytes:
         """Return what the file holds now.
@@ -112,20 +115,12 @@ class KernelFile:
             SensorError: it cannot be read; it is opened again the next time.
         """
         try:
-            return os.pread(self.descriptor(), self._most_bytes, 0)
+            if self.descriptor < 0:
+                self.descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            return os.pread(self.descriptor, self._most_bytes, 0)
         except OSError as error:
             self.close()
             raise _explained(self.path, error, self._denied) from error
-
-    def descriptor(self) -> int:
-        """Return the descriptor of the open file.
-
-        Raises:
-            OSError: it cannot be opened.
-        """
-        if self._descriptor < 0:
-            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        return self._descriptor
 
     def number(self) -> float:
         """Return the number that the file holds now, in its own unit.
@@ -142,7 +137,7 @@ class KernelFile:
             SensorError: there is none, or the file is gone since: the kernel says so to who reads it, a recorded tree
                 does not.
         """
-        if self._descriptor >= 0 and os.fstat(self._descriptor).st_nlink == 0:
+        if self.descriptor >= 0 and os.fstat(self.descriptor).st_nlink == 0:
             self.close()
             raise _explained(self.path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)), self._denied)
         try:
@@ -152,9 +147,9 @@ class KernelFile:
 
     def close(self) -> None:
         """Close the file; it is opened again when it is read."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     def __del__(self) -> None:
         self.close()
@@ -169,24 +164,17 @@ class KernelFiles:
 
     def __init__(self, files: Sequence[KernelFile]) -> None:
         self._files = tuple(files)
-        self._descriptors: list[int] = []  # open, or none
 
     def data(self) -> list[bytes]:
         """Return what each file holds now.
 
         Raises:
-            SensorError: one cannot be read; all are opened again the next time.
+            SensorError: one cannot be read; it is opened again the next time.
         """
         try:
-            return [_pread(descriptor, _VALUE_BYTES, 0) for descriptor in self._descriptors] or self._opened_anew()
-        except OSError:
-            return self._opened_anew()
-
-    def _opened_anew(self) -> list[bytes]:
-        self._descriptors = []
-        answers = [file.data() for file in self._files]
-        self._descriptors = [file.descriptor() for file in self._files]
-        return answers
+            return [_pread(file.descriptor, _VALUE_BYTES, 0) for file in self._files]
+        except OSError:  # not open yet, too
+            return [file.data() for file in self._files]
 
 
 class KernelProduct:

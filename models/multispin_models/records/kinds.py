@@ -5,14 +5,23 @@ from typing import Final
 import msgspec
 
 from multispin_models.errors import MultispinError
-from multispin_models.records.schema import EnergyRecord, GapRecord, RequestRecord, RoundRecord, RunHeader
+from multispin_models.records.schema import (
+    ConditionsRecord,
+    EndRecord,
+    EnergyRecord,
+    GapRecord,
+    RequestRecord,
+    RoundRecord,
+    RunHeader,
+)
 
 __all__ = ["KINDS", "AnyRecord", "RecordRefused", "decode_line", "encode_line", "is_summary"]
 
-AnyRecord = RunHeader | RequestRecord | RoundRecord | EnergyRecord | GapRecord
+AnyRecord = RunHeader | RequestRecord | RoundRecord | EnergyRecord | GapRecord | EndRecord | ConditionsRecord
 
 KINDS: Final[dict[str, type[AnyRecord]]] = {
-    kind.__name__: kind for kind in (RunHeader, RequestRecord, RoundRecord, EnergyRecord, GapRecord)
+    kind.__name__: kind
+    for kind in (RunHeader, RequestRecord, RoundRecord, EnergyRecord, GapRecord, EndRecord, ConditionsRecord)
 }
 _encoder = msgspec.json.Encoder()
 _decoders = {name: msgspec.json.Decoder(kind) for name, kind in KINDS.items()}

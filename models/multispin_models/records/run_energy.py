@@ -49,6 +49,7 @@ def energy_record(
     prefill_j: float | None = None,
     unattributed_j: float | None = None,
     idle: IdleBaseline | None = None,
+    sampler_cpu_s: float | None = None,
 ) -> EnergyRecord:
     """Return the record of one end's window over the run; fields as there."""
     return EnergyRecord(
@@ -66,6 +67,7 @@ def energy_record(
         prefill_j=prefill_j,
         unattributed_j=unattributed_j,
         idle=idle,
+        sampler_cpu_s=sampler_cpu_s,
     )
 
 

@@ -5,11 +5,15 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta, Struct
 
 from multispin_models.clock_watch import ClockSync
+from multispin_models.energy.conditions import Conditions
 from multispin_models.energy.meter import Label, MeterInfo
 from multispin_models.language_model import ModelInfo
+from multispin_models.records.notes import FieldNotes
 
 __all__ = [
     "SCHEMA_VERSION",
+    "ConditionsRecord",
+    "EndRecord",
     "EnergyRecord",
     "Finish",
     "IdleBaseline",
@@ -42,6 +46,14 @@ class Machine(Struct, frozen=True, forbid_unknown_fields=True):
         kernel: system and release.
         python: version.
         multispin: version.
+        device_id: the first 12 hex digits of the sha256 of the system's own id; null, as all that follow, where the
+            machine does not tell, and in records of earlier versions.
+        board: maker and model, as the firmware calls them.
+        board_revision: of it.
+        firmware: version of the boot firmware.
+        l4t: release of NVIDIA's board support package, as "R36.4.3"; of a Jetson only.
+        operating_system: name and version.
+        commit: of multispin's source, with "-dirty" if files were changed since.
     """
 
     node: str
@@ -51,6 +63,13 @@ class Machine(Struct, frozen=True, forbid_unknown_fields=True):
     kernel: str
     python: str
     multispin: str
+    device_id: str | None = None
+    board: str | None = None
+    board_revision: str | None = None
+    firmware: str | None = None
+    l4t: str | None = None
+    operating_system: str | None = None
+    commit: str | None = None
 
 
 class MeteredEnd(Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,6 +109,7 @@ class RunHeader(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         exact: the target's engine was probed to be exact to the last bit.
         energy_meters: every end, with its meter or the reason why it has none.
         clock_sync: how chrony keeps the wall clock of that machine; null in records of earlier versions.
+        notes: what was said of the run; null likewise.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -113,6 +133,7 @@ class RunHeader(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     exact: bool
     energy_meters: tuple[MeteredEnd, ...]
     clock_sync: ClockSync | None = None
+    notes: FieldNotes | None = None
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
@@ -126,13 +147,14 @@ class RequestRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     Attributes:
         run_id: as in the header.
-        id: of the request in the prompt file.
+        id: of the request in the prompt file; over HTTP, the request on the wire in hex.
         wire_request_id: of the request on the wire, 64 bits.
         agent_id: the agent that finished it.
-        prompt_sha256: of the prompt's UTF-8 text, hex.
+        prompt_sha256: of the prompt's UTF-8 text, hex; over HTTP, of its tokens as 32-bit little-endian numbers. Empty
+            where texts are not recorded.
         num_prompt_tokens: after the chat template.
-        token_ids: generated, the end token included.
-        text: of them, cut before a stop string.
+        token_ids: generated, the end token included; empty where texts are not recorded.
+        text: of them, cut before a stop string; likewise.
         finish: "end" of text, "length" reached, "stop" string, or "error".
         error: the message of an error; else null.
         num_rounds: drafts answered; opening a request is no round.
@@ -298,6 +320,8 @@ class EnergyRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         unattributed_j: of it, while no request was open (agent), or no pass was computed (coordinator): counted apart,
             and not by subtraction. attributed_j + unattributed_j = energy_j.
         idle: the baseline, measured before; null in records of earlier versions and of ends that measure none.
+        sampler_cpu_s: processor time that the sampler's thread took since it was started: the cost of metering, which
+            is in energy_j like everything else. Null in records of earlier versions.
     """
 
     run_id: str
@@ -314,6 +338,53 @@ class EnergyRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     prefill_j: Joules | None = None
     unattributed_j: Joules | None = None
     idle: IdleBaseline | None = None
+    sampler_cpu_s: Seconds | None = None
+
+
+class EndRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One start of an end: the box, what it loaded, and how it was set up.
+
+    Attributes:
+        run_id: as in the records that follow.
+        end: "coordinator" or "agent:NAME".
+        started_at: UTC wall time, ISO 8601.
+        machine: it runs on.
+        boot_id: of that machine's kernel, which its monotonic instants belong to; null if it cannot be read.
+        governor: of its processor's frequency; null if it has none.
+        model: target or draft as served; a lookup's name and vocabulary where no model drafts.
+        configuration: every setting that was in force; of keys, the names of their files.
+        meter: with what it covers, its rails, shunts and calibration; null if this end reads none.
+        meter_reason: why it reads none; else null.
+        clock_sync: how chrony keeps the wall clock.
+        notes: what was said of the box.
+    """
+
+    run_id: str
+    end: str
+    started_at: str
+    machine: Machine
+    boot_id: str | None
+    governor: str | None
+    model: ModelInfo
+    configuration: dict[str, Any]
+    meter: MeterInfo | None
+    meter_reason: str | None
+    clock_sync: ClockSync
+    notes: FieldNotes
+
+
+class ConditionsRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The state of a machine before, during and after.
+
+    Attributes:
+        run_id: as in the header.
+        end: whose machine, as in the header's `energy_meters`; "machine" for all ends on one.
+        conditions: see there.
+    """
+
+    run_id: str
+    end: str
+    conditions: Conditions
 
 
 class GapRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

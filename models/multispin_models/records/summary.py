@@ -65,6 +65,9 @@ class Summary(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         energy_reason: why it is null, or else what it covers.
         energy_agent_j_per_token, energy_agent_label, energy_agent_reason: the same of all agents alone.
         energy_coordinator_j_per_token, energy_coordinator_label, energy_coordinator_reason: of the coordinator alone.
+        energy_network_j_per_token: payload both ways times the header's `network_nj_per_byte`; in no other figure.
+        energy_network_label: "modelled"; null if it is null.
+        energy_network_reason: why it is null, or else where the model is from.
         exact: the target's engine is exact to the last bit.
         per_request: in the order of the records.
     """
@@ -89,6 +92,9 @@ class Summary(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     energy_coordinator_j_per_token: float | None = None
     energy_coordinator_label: Label | None = None
     energy_coordinator_reason: str | None = None
+    energy_network_j_per_token: float | None = None
+    energy_network_label: Label | None = None
+    energy_network_reason: str | None = None
     exact: bool
     per_request: tuple[RequestSummary, ...]
 
@@ -118,6 +124,7 @@ def summarize(
     joules = run_energy(header, energy)
     agents = _energy_of_ends(header, energy, "agent:")
     coordinator = _energy_of_ends(header, energy, "coordinator")
+    network = _modelled_network(header, requests)
     return Summary(
         requests=len(requests),
         completed=sum(request.finish != "error" for request in requests),
@@ -139,6 +146,9 @@ def summarize(
         energy_coordinator_j_per_token=_ratio(coordinator.joules, tokens),
         energy_coordinator_label=coordinator.label if tokens else None,
         energy_coordinator_reason=coordinator.reason if tokens else "no token was generated",
+        energy_network_j_per_token=_ratio(network.joules, tokens),
+        energy_network_label=network.label if tokens else None,
+        energy_network_reason=network.reason if tokens else "no token was generated",
         exact=header.exact,
         per_request=tuple(map(_summarize_request, requests)),
     )
@@ -150,6 +160,16 @@ def _energy_of_ends(header: RunHeader, energy: Sequence[EnergyRecord], prefix: s
     if not ends:
         return RunEnergy(None, None, f"no meter of its own ({prefix.rstrip(':')})")
     return run_energy(msgspec.structs.replace(header, energy_meters=ends), energy)
+
+
+def _modelled_network(header: RunHeader, requests: Sequence[RequestRecord]) -> RunEnergy:
+    """Return what the header's model makes of the payload; no meter sees the network."""
+    notes = header.notes
+    if notes is None or notes.network_nj_per_byte is None:
+        return RunEnergy(None, None, "no model of the network was given")
+    num_bytes = sum(request.payload_up_bytes + request.payload_down_bytes for request in requests)
+    said = f"{notes.network_nj_per_byte:g} nJ a byte of payload both ways: {notes.network_source}; in no other figure"
+    return RunEnergy(notes.network_nj_per_byte * num_bytes * 1e-9, "modelled", said)
 
 
 def _summarize_request(request: RequestRecord) -> RequestSummary:

@@ -1,9 +1,9 @@
 """Figures of a request, worked out by hand."""
 
 from multispin_agent.api.figures import course_of, energy_of
+from multispin_agent.recording import AgentEnergy
 from multispin_agent.request import Finished, RoundTiming
 from multispin_models.api.figures import metrics_of, timings_of
-from multispin_models.energy import Window
 from multispin_models.messages import Verdict
 
 MS = 1_000_000
@@ -64,21 +64,18 @@ def test_without_a_draft_there_is_no_acceptance() -> None:
 
 
 def test_joules_come_with_their_label_or_with_the_reason_why_there_are_none() -> None:
-    window = Window(2.5, None, 40.0, 0.03, 1.0, 26)
+    share = AgentEnergy(2.5, (1.5, 1.0), "measured", None)
     known = energy_of(
-        finished(a_round(4, 1, energy_nj=300_000_000), a_round(4, 1, energy_nj=200_000_000)),
-        window,
-        "measured",
-        "modelled",
+        finished(a_round(4, 1, energy_nj=300_000_000), a_round(4, 1, energy_nj=200_000_000)), share, "modelled"
     )
     assert (known.agent.joules, known.agent.label, known.agent.reason) == (2.5, "measured", None)
     assert (known.coordinator.joules, known.coordinator.label, known.coordinator.reason) == (0.5, "modelled", None)
-    unknown = energy_of(finished(*ROUNDS), "no sensor", None)
+    unknown = energy_of(finished(*ROUNDS), "no sensor")
     assert (unknown.agent.joules, unknown.agent.label, unknown.agent.reason) == (None, None, "no sensor")
     assert (unknown.coordinator.joules, unknown.coordinator.label) == (None, None)
     assert "no meter" in str(unknown.coordinator.reason)
 
 
 def test_joules_that_the_samples_do_not_carry_have_no_label() -> None:
-    energy = energy_of(finished(*ROUNDS), Window(None, "a gap", 1.0, 2.0, 0.5, 2), "measured")
+    energy = energy_of(finished(*ROUNDS), AgentEnergy(None, (), "measured", "a gap"))
     assert (energy.agent.joules, energy.agent.label, energy.agent.reason) == (None, None, "a gap")

@@ -1,6 +1,7 @@
 """The HTTP interface of an agent with a coordinator behind it: what is served, bounded, refused, and freed again."""
 
 import asyncio
+import hashlib
 import os
 import shutil
 import socket
@@ -21,6 +22,8 @@ from multispin_agent.request import RequestFailed
 from multispin_models.api.settings import HttpSettings
 from multispin_models.clock import monotonic_ns
 from multispin_models.provenance import Piece
+from multispin_models.records import AnyRecord, RequestRecord, RoundRecord
+from multispin_models.records.checking import check_records
 from multispin_models.sampling import Sampling
 from multispin_models.target_alone import generate_alone
 
@@ -522,3 +525,52 @@ def test_whose_every_token_is_is_told_to_those_who_ask() -> None:
         assert "provenance" not in msgspec.json.decode(body)
 
     play(part)
+
+
+class Taken(list[AnyRecord]):
+    """Stands for the recorder that takes records to the coordinator."""
+
+    def take(self, records: list[AnyRecord]) -> None:
+        self.extend(records)
+
+
+@pytest.mark.parametrize("record_texts", [False, True])
+def test_every_request_is_recorded_with_its_rounds_and_its_text_only_if_asked(record_texts: bool) -> None:
+    taken = Taken()
+
+    async def part(loopback: Loopback) -> None:
+        service = loopback.service
+        service._recorder = taken  # type: ignore[assignment]
+        service._config = msgspec.structs.replace(service._config, record_texts=record_texts)
+        assert (await loopback.ask("POST", "/v1/completions", PROMPT))[0] == 200
+
+    play(part)
+    [request] = [record for record in taken if isinstance(record, RequestRecord)]
+    rounds = [record for record in taken if isinstance(record, RoundRecord)]
+    assert (request.finish, request.num_generated, request.error) == ("length", 40, None)
+    assert sum(record.num_accepted + 1 for record in rounds) == 40
+    assert request.energy_reason is not None
+    assert "no meter" in request.energy_reason
+    assert list(check_records(taken)) == []
+    assert request.text == (alone(40) if record_texts else "")
+    assert len(request.token_ids) == (40 if record_texts else 0)
+    # three tokens, each 32 bits, little-endian
+    digest = hashlib.sha256(b"\1\0\0\0\2\0\0\0\3\0\0\0").hexdigest()
+    assert request.prompt_sha256 == (digest if record_texts else "")
+
+
+def test_a_request_whose_user_left_is_recorded_too() -> None:
+    taken = Taken()
+
+    async def part(loopback: Loopback) -> None:
+        loopback.service._recorder = taken  # type: ignore[assignment]
+        loopback.target.num_passes_left = 8
+        reader, writer = await loopback.send("POST", "/v1/completions", {**LONG, "stream": True})
+        await reader.readuntil(b'"text":"')
+        writer.close()
+        await until(lambda: bool(taken), "a request that ended has no record")
+
+    play(part)
+    [request] = [record for record in taken if isinstance(record, RequestRecord)]
+    assert request.finish == "error"
+    assert "the user went away" in str(request.error)

@@ -26,7 +26,7 @@ def test_the_state_of_a_jetson_is_as_recorded(tmp_path: Path) -> None:
     assert found.cooling == {"pwm-fan cooling_device0": 2.0}
     assert found.throttle_events == {"oc1_event_cnt": 0, "oc3_event_cnt": 37}
     assert found.power_mode == "1 25W"
-    assert found.links == (Link("eth0", 1e9, None, None), Link("wlan0", 433.3e6, -52.0, 58.0))
+    assert found.links == (Link("eth0", 1e9, None, None), Link("wlan0", 433.3e6, -52.0, 58.0, 14))
     assert found.load_1min == 2.31
     assert found.machine_busy_s == pytest.approx((1000 + 20 + 30 + 6 + 7 + 8) / os.sysconf("SC_CLK_TCK"))
     assert found.available_memory_bytes == 5120000 * 1024

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 from tests.models.energy.recorded_board import unpack
 
-from multispin_models.energy.sysfs import KernelFile, hwmon_chips, read_number, read_optional, read_text
+from multispin_models.energy.sysfs import (
+    KernelFile,
+    KernelFiles,
+    KernelProduct,
+    hwmon_chips,
+    read_number,
+    read_optional,
+    read_text,
+)
 from multispin_models.errors import SensorError
 
 COUNTER = Path("/sys/class/net/lo/statistics/rx_bytes")
@@ -52,7 +60,7 @@ def test_a_meter_s_files_are_closed_with_it(tmp_path: Path) -> None:
     path.write_text("1\n")
     file = KernelFile(path)
     file.number()
-    descriptor = file._descriptor
+    descriptor = file.descriptor
     file.close()
     file.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
@@ -74,6 +82,32 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
         read_number(channel)
     with pytest.raises(SensorError, match="is the driver still loaded"):
         read_number(tmp_path / "none")
+
+
+def test_permission_denied_says_which_file_and_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def denied(path: object, *_args: object) -> int:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", denied)  # root, who may run this test, is denied nothing
+    file = KernelFile(tmp_path / "in1_input", denied="add the user to group i2c")
+    for ask in (file.number, KernelFiles([file]).data, KernelProduct([file], 1e-3).value):
+        with pytest.raises(SensorError, match=r"in1_input may not be read \(permission denied\): add the user"):
+            ask()
+
+
+def test_files_that_are_read_together_come_back_when_one_was_gone(tmp_path: Path) -> None:
+    paths = [tmp_path / "in1_input", tmp_path / "curr1_input"]
+    for path in paths:
+        path.write_text("7\n")
+    files = [KernelFile(path) for path in paths]
+    together = KernelFiles(files)
+    assert together.data() == [b"7\n", b"7\n"]
+    files[0].close()  # as after a fault; its number is another file's now
+    with (tmp_path / "other").open("w+") as other:
+        other.write("9\n")
+        other.flush()
+        paths[0].write_text("8\n")
+        assert together.data() == [b"8\n", b"7\n"]
 
 
 def test_chips_of_the_class_and_of_drivers_are_found_once_with_their_addresses(tmp_path: Path) -> None:
