@@ -15,6 +15,7 @@ the lookup: 353 answers of SmolLM2-135M, accepted 23, 42, 54, 62 % per token at 
 
 import math
 from collections.abc import Sequence
+from operator import mul
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -167,7 +168,7 @@ class _Regression:
     _FORGETTING: Final = 0.9995  # an outcome counts half after 1,400 others
 
     def __init__(self, weights: Sequence[float]) -> None:
-        self._weights: npt.NDArray[np.float64] = np.array(weights, np.float64)  # [d]
+        self._weights = list(weights)  # [d]; a list, as every drafted token is predicted
         self._covariance: npt.NDArray[np.float64] = np.eye(len(weights)) * self._SPREAD**2  # [d, d]
         self._accepted, self._judged = 1.0, 2.0
 
@@ -176,7 +177,7 @@ class _Regression:
         return self._accepted / self._judged
 
     def probability(self, x: Sequence[float]) -> float:
-        return _probability(float(np.dot(self._weights, x)))
+        return _probability(sum(map(mul, self._weights, x)))
 
     def observe(self, x: Sequence[float], accepted: bool) -> None:
         self._accepted = self._accepted * self._FORGETTING + accepted
@@ -186,7 +187,8 @@ class _Regression:
         slope = expected * (1.0 - expected)
         gain = self._covariance @ features
         spread = 1.0 + slope * float(features @ gain)
-        self._weights = self._weights + gain * ((accepted - expected) / spread)
+        step = (accepted - expected) / spread
+        self._weights = [weight + step * each for weight, each in zip(self._weights, gain.tolist(), strict=True)]
         self._covariance = self._covariance - np.outer(gain, gain) * (slope / spread)
         # Forgetting must not widen what is never seen beyond what was believed of it at first.
         widened = self._covariance / self._FORGETTING

@@ -165,8 +165,8 @@ class _Serving:
     def _take(self, position: int, drafted: Sequence[Drafted]) -> None:
         """Take guesses that stand at a position of the text and behind."""
         token_ids = [each.token_id for each in drafted]
-        self._confidence.guessed(position, token_ids, [each.evidence for each in drafted])
-        self._generation.drafted(token_ids, drawn_from=[each.drawn_from for each in drafted])
+        predicted = self._confidence.guessed(position, token_ids, [each.evidence for each in drafted])
+        self._generation.drafted(token_ids, predicted, [each.drawn_from for each in drafted])
 
     def _note_draft(self, num_drafted: int, seconds: float) -> None:
         self._draft_s += seconds

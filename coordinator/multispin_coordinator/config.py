@@ -14,7 +14,7 @@ __all__ = ["RESERVED_ROWS", "Config", "Limits", "PolicyName", "ScheduleName"]
 
 RESERVED_ROWS = 8  # kept for prompts in a pass that drafts could fill
 
-PolicyName = Literal["fixed", "alone", "price", "homogeneous", "heterogeneous", "exact"]
+PolicyName = Literal["fixed", "alone", "lookup", "price", "homogeneous", "heterogeneous", "exact"]
 ScheduleName = Literal["continuous", "barrier", "groups"]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0.0)]

@@ -360,7 +360,7 @@ class Dispatcher:
             elif outcome.verification is None:
                 session.fed(share.num_rows)
             else:
-                sends.append(self._verdict(session, outcome.verification, timing, num_rows))
+                sends += self._verdicts(session, outcome.verification, timing, num_rows)
         is_pending = any(session.job is not None for session in self.sessions.values())
         self._pending_since_ns = timing.finished_ns if is_pending else None
         return sends + self._open_deferred()
@@ -377,9 +377,10 @@ class Dispatcher:
             pause_s = (timing.finished_ns - self._pending_since_ns) / 1e9 - timing.verify_us / 1e6
         self.control.on_pass(num_rows, timing.verify_us / 1e6, pause_s)
 
-    def _verdict(
+    def _verdicts(
         self, session: Session, verification: Verification | Undecided, timing: PassTiming, num_rows: int
-    ) -> Send:
+    ) -> list[Send]:
+        """Commit what was verified, and say what comes next; see `Session` for who is told how."""
         num_drafted = len(session.job or ())
         is_asked_again = session.first_candidate > 0  # more draws, for a token that counts already
         undecided = None
@@ -412,18 +413,23 @@ class Dispatcher:
         )
         if undecided is not None:
             verdict = _undecided(verdict, undecided)
-        session.verdicts.append(verdict)
-        if undecided is not None:
-            return Send(session.agent, verdict)  # it goes on, or is closed, when the agent has chosen
+            session.verdicts.append(verdict)
+            return [Send(session.agent, verdict)]  # it goes on, or is closed, when the agent has chosen
+        verdicts = one_by_one(verdict, session.tokens[-num_accepted - 1 :]) if session.is_own else [verdict]
+        session.verdicts += verdicts
+        session.round = verdicts[-1].round
+        looked_up: tuple[int, ...] = ()
+        if finish == GOES_ON and session.rule == "coupled":  # a rejection rule asks what a draft was drawn from
+            looked_up = self.control.look_up(session.request_id, session.tokens)
         if finish != GOES_ON:
             self._roster.drop(session)  # an Open that came meanwhile is served after it
         elif grant.alone:
-            session.go_on_alone(timing.finished_ns)
+            session.go_on_alone(timing.finished_ns, looked_up)
             self._roster.queue(session)
-        return Send(session.agent, verdict)
+        return [Send(session.agent, each) for each in verdicts]
 
     def _count(self, session: Session, num_drafted: int, num_accepted: int, *, is_asked_again: bool) -> None:
-        self.tally.drafts.add(num_drafted, num_accepted)
+        (self.tally.looked_up if session.is_own else self.tally.drafts).add(num_drafted, num_accepted)
         if session.agent == ALONE:
             self.tally.num_tokens_alone += 1
         elif not is_asked_again:
@@ -507,6 +513,31 @@ def _undecided(verdict: Verdict, undecided: Undecided) -> UndecidedVerdict:
     if verdict.alone:
         fields |= {"alone": False, "num_draft_tokens": 0}
     return UndecidedVerdict(**fields, candidates=pack_candidates(undecided.candidates), first=undecided.first)
+
+
+def one_by_one(verdict: Verdict, token_ids: Sequence[int]) -> list[Verdict]:
+    """Return the verdicts, a round for each token, that tell an agent of a pass whose draft it does not know.
+
+    The pass, its time and its joules, is the first one's; what comes next, the last one says.
+    """
+    found: list[Verdict] = []
+    for index, token in enumerate(token_ids):
+        is_last = index == len(token_ids) - 1
+        found.append(
+            msgspec.structs.replace(
+                verdict,
+                round=verdict.round + index,
+                num_accepted=0,
+                next_token_id=token,
+                finish=verdict.finish if is_last else GOES_ON,
+                alone=verdict.alone or not is_last,
+                residence_us=0 if index else verdict.residence_us,
+                received_ns=verdict.received_ns + 1000 * verdict.residence_us if index else verdict.received_ns,
+                verify_us=0 if index else verdict.verify_us,
+                energy_nj=0 if index and verdict.energy_nj is not None else verdict.energy_nj,
+            )
+        )
+    return found
 
 
 def _only(frames: Sequence[bytes]) -> bytes:

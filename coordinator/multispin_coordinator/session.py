@@ -6,7 +6,8 @@ a draft of L tokens in steady state is a job of L + 1 rows. The last L + 1 rows 
 By the lean rule of rejection the agent chooses the token after a rejection among draws: until its next draft says which
 (or that none will do), that token is missing here, and all that is committed is in the cache.
 
-A session that goes on alone gives itself the next job, an empty draft, in the round that its agent would have given it.
+A session that goes on alone gives itself the next job, in the round that its agent would have given it: an empty draft,
+or one that was looked up in the text. Its agent does not know it and is told token by token, a round for each.
 """
 
 from collections.abc import Sequence
@@ -63,6 +64,7 @@ class Session:
         self.job: tuple[int, ...] | None = ()  # the draft to be verified; () is "one token, please"
         self.received_ns = 0
         self.is_opening = True  # the job answers an Open
+        self.is_own = False  # the job is the session's own
         self._start_account()
 
     def reopen(self, opened: Open, max_context_tokens: int) -> None:
@@ -107,7 +109,7 @@ class Session:
         self.round = round_number
         self.verdicts = []
         self.received_ns = received_ns
-        self.is_opening = False
+        self.is_opening = self.is_own = False
         self._start_account()
 
     def _start_account(self) -> None:
@@ -129,11 +131,12 @@ class Session:
         self.copy_of = None if kept is None else kept.sequence
         self.num_cached = self.num_reused = min(num_shared, len(self.tokens) - 1)
 
-    def go_on_alone(self, now_ns: int) -> None:
-        """Take an empty draft as the next job, as if the agent had sent it."""
+    def go_on_alone(self, now_ns: int, draft_token_ids: Sequence[int] = ()) -> None:
+        """Take as the next job an empty draft, as if the agent had sent it, or one that was looked up."""
         verdicts = self.verdicts
-        self.submit(self.round + 1, (), now_ns)
+        self.submit(self.round + 1, draft_token_ids, now_ns)
         self.verdicts = verdicts
+        self.is_own = True
 
     def verdicts_from(self, round_number: int) -> list[Verdict]:
         """Return the verdicts from a round on, as far as they are given; none for a round before the agent's last."""

@@ -17,6 +17,7 @@ class Tally:
         rows, verify_s: of every pass.
         fit: seconds of a pass against its rows, of passes that held no part of a prompt.
         drafts: that agents sent.
+        looked_up: drafts that the coordinator looked up in the text, where it goes on alone.
         num_tokens_cooperative, num_tokens_alone: committed, for agents and for the coordinator's own users.
         energy_j: of passes that were metered; `num_unmetered` passes were not.
         received_bytes, sent_bytes: payload of messages, without frames of ZeroMQ and below.
@@ -27,6 +28,7 @@ class Tally:
         self.verify_s = Histogram(PASS_S)
         self.fit = RecentLine()
         self.drafts = DraftTally()
+        self.looked_up = DraftTally()
         self.num_tokens_cooperative = self.num_tokens_alone = 0
         self.energy_j = 0.0
         self.num_unmetered = 0

@@ -71,14 +71,18 @@ class RecentMedian:
 
     def __init__(self) -> None:
         self._samples: deque[float] = deque(maxlen=RECENT)
+        self._known: Estimate | None = None  # of the samples so far, until the next one comes
 
     def add(self, sample: float) -> None:
         """Take a sample."""
         self._samples.append(sample)
+        self._known = None
 
     def estimate(self) -> Estimate | None:
         """Return the median; None before the first sample."""
-        return _estimate(list(self._samples)) if self._samples else None
+        if self._known is None and self._samples:
+            self._known = _estimate(list(self._samples))
+        return self._known
 
 
 class RecentLine:

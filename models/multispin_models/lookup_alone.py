@@ -14,7 +14,7 @@ the text is the one of `target_alone.py`, token for token, in fewer passes.
     batch.texts[0].token_ids, batch.texts[0].rounds
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -22,7 +22,10 @@ from multispin_models.language_model import LanguageModel, Logits, Rows, prefill
 from multispin_models.ngram import MAX_NGRAM, MIN_NGRAM, NgramIndex
 from multispin_models.sampling import Sampling, choose
 
-__all__ = ["LookupBatch", "LookupRound", "LookupText", "LookupUser"]
+__all__ = ["Guess", "LookupBatch", "LookupRound", "LookupText", "LookupUser"]
+
+
+Guess = Callable[[Sequence[int], int], list[int]]  # given a text, up to so many tokens that may follow it
 
 
 class LookupUser(NamedTuple):
@@ -64,8 +67,11 @@ class LookupText:
 class _Writing:
     """One user's text under way."""
 
-    def __init__(self, user: LookupUser, sequence: int, n_ctx: int, index: NgramIndex) -> None:
+    def __init__(
+        self, user: LookupUser, sequence: int, n_ctx: int, index: NgramIndex, guess: Guess | None = None
+    ) -> None:
         self.user = user
+        self._guess = guess
         self.sequence = sequence
         self.text = LookupText()
         self.index = index  # over the prompt and the text
@@ -75,7 +81,8 @@ class _Writing:
 
     def draft(self, count: int) -> tuple[int, list[int]]:
         """Return how many tokens matched, and up to `count` tokens to verify, with room left for the target's own."""
-        return self.index.find(min(count, self._length - len(self.index.tokens) - 1))
+        count = min(count, self._length - len(self.index.tokens) - 1)
+        return self.index.find(count) if self._guess is None else (0, self._guess(self.index.tokens, count))
 
     def take(self, logits: Logits, draft: Sequence[int]) -> int:
         """Commit what the target chooses, up to the first token that was not drafted; return how many were."""
@@ -97,6 +104,7 @@ class LookupBatch:
         users: one a text.
         num_draft_tokens: most tokens looked up for a user in a pass; fewer where the pass has no rows left.
         min_ngram, max_ngram: shortest and longest match, in tokens.
+        guesses: of each user, in place of looking up: a draft model on the target's own machine.
 
     Raises:
         ValueError: more users than rows of a pass, or bounds of the match that make no sense.
@@ -111,6 +119,7 @@ class LookupBatch:
         num_draft_tokens: int,
         min_ngram: int = MIN_NGRAM,
         max_ngram: int = MAX_NGRAM,
+        guesses: Sequence[Guess] | None = None,
     ) -> None:
         if len(users) > model.info.max_rows:
             raise ValueError(f"{len(users)} users, a pass of this model has {model.info.max_rows} rows")
@@ -118,9 +127,10 @@ class LookupBatch:
         self._num_draft_tokens = num_draft_tokens
         self._writing: list[_Writing] = []
         try:
-            for user in users:
+            for place, user in enumerate(users):
                 index = NgramIndex(min_ngram, max_ngram)
-                self._writing.append(_Writing(user, model.open_sequence(), model.info.n_ctx, index))
+                guess = None if guesses is None else guesses[place]
+                self._writing.append(_Writing(user, model.open_sequence(), model.info.n_ctx, index, guess))
         except BaseException:
             self.close()
             raise

@@ -219,9 +219,10 @@ def choose_weighed(logits: npt.NDArray[np.float32], position: int, sampling: Sam
             next_best, highest = np.partition(scores, -2)[-2:].tolist()
             margin = highest - next_best
     weights = logits - np.float32(top)
-    with np.errstate(over="ignore", under="ignore"):
-        weights /= np.float32(temperature)
-        np.exp(weights, out=weights)
+    if temperature != 1.0:
+        with np.errstate(over="ignore", under="ignore"):
+            weights /= np.float32(temperature)
+    np.exp(weights, out=weights)  # of nothing above 0
     return Choice(token, float(weights[token] / weights.sum()), min(margin, _MOST_MARGIN))
 
 

@@ -18,8 +18,13 @@ class Scripted(Control):
         super().__init__("price", 4)
         self.now = BY_ITSELF
 
+        self.past: tuple[int, ...] = ()
+
     def grant(self, *_: object) -> Grant:
         return self.now
+
+    def look_up(self, *_: object) -> tuple[int, ...]:
+        return self.past
 
 
 def coordinator(**limits: int) -> tuple[Coordinator, Scripted]:
@@ -53,6 +58,38 @@ def test_the_text_ends_with_its_last_token_and_the_sequence_is_freed() -> None:
     assert [(each.finish, each.alone) for each in verdicts(made, 5)] == [(0, True), (0, True), (2, False)]
     assert not made.dispatcher.sessions
     assert made.target.num_open == 0
+
+
+def test_what_is_looked_up_brings_several_tokens_a_pass_and_the_agent_is_told_one_by_one() -> None:
+    made, control = coordinator()
+    made.say("a", OPEN)
+    control.past = (ALONE[1], ALONE[2], WRONG)
+    verdicts(made, 1)
+    control.past = ()
+    found = verdicts(made, 1)
+    assert [(each.round, each.num_accepted, each.next_token_id, each.alone) for each in found] == [
+        (number, 0, ALONE[number], True) for number in (1, 2, 3)
+    ]
+    assert [each.verify_us for each in found] == [5, 0, 0], "one pass, told of once"
+    assert made.target.passes == [[3], [4]]
+    assert verdicts(made, 1)[0].round == 4
+    assert (made.dispatcher.tally.looked_up.num_draft_tokens, made.dispatcher.tally.drafts.num_drafts) == (3, 0)
+    assert made.say("a", Draft(7, 2, 5, ()))[:2] == found[1:], "and lost ones are given again"
+
+
+def test_the_last_of_several_tokens_ends_the_text_or_hands_it_back() -> None:
+    made, control = coordinator()
+    made.say("a", msgspec.structs.replace(OPEN, max_tokens=6))
+    control.past = (ALONE[1], ALONE[2])
+    verdicts(made, 1)
+    control.now = YOURS
+    assert [each.alone for each in verdicts(made, 1)] == [True, True, False]
+    control.now, control.past = BY_ITSELF, (ALONE[5], WRONG, WRONG)
+    made.say("a", Draft(7, 4, 7, ()))
+    verdicts(made, 1)
+    found = verdicts(made, 1)
+    assert [(each.next_token_id, each.finish) for each in found] == [(ALONE[5], 2)], "only what there was room for"
+    assert not made.dispatcher.sessions
 
 
 def test_handed_back_the_agent_drafts_in_the_next_round() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from multispin.bench.cooperate import bound_of, pass_line, survival_of, yield_of
+from multispin.bench.cooperate import bound_of, pass_line, survival_of, window_of, yield_of
 from multispin_models.errors import ConfigError
 from multispin_models.line import Line
 from multispin_models.records import RequestRecord, RoundRecord
@@ -65,22 +65,24 @@ def test_goodput_is_counted_while_all_users_are_served() -> None:
     # a from 10 ms to 110, b from 60 to 210: 50 ms for both, with two rounds of 3 tokens and one of 1.
     rounds = [made("a", 0, is_open=True, num_draft_tokens=0, num_accepted=0), made("a", 50), made("a", 100)]
     rounds += [made("b", 50), made("b", 60, num_draft_tokens=0, num_accepted=0), made("b", 200)]
-    found = yield_of("price", 2, [REQUEST], rounds, 0)
-    assert (found.tokens, found.goodput_tokens_per_s) == (4, pytest.approx(4 / 0.05))
+    window = window_of("price", 2, [REQUEST], rounds)
+    found = yield_of("price", 2, [0.01, 0.02, 0.03], [window, window], 0)
+    assert (window.tokens, window.seconds) == (4, pytest.approx(0.05))
+    assert (found.tokens, found.blocks, found.goodput_tokens_per_s) == (8, 2, pytest.approx(4 / 0.05))
     assert (found.drafted_per_round, found.acceptance_rate, found.alone_share) == (2.0, 0.5, 0.25)
     assert found.tpot_ms_median == pytest.approx(20.0)
 
 
 def test_users_that_were_never_served_together_give_no_figure() -> None:
     with pytest.raises(ConfigError, match="never all at one time"):
-        yield_of("price", 2, [REQUEST], [made("a", 0), made("a", 10), made("b", 100), made("b", 110)], 0)
+        window_of("price", 2, [REQUEST], [made("a", 0), made("a", 10), made("b", 100), made("b", 110)])
     with pytest.raises(ConfigError, match="1 of 2 users"):
-        yield_of("price", 2, [REQUEST], [made("a", 0), made("a", 10)], 0)
+        window_of("price", 2, [REQUEST], [made("a", 0), made("a", 10)])
 
 
 def test_a_request_that_failed_gives_no_figure() -> None:
     with pytest.raises(ConfigError, match="1 requests failed"):
-        yield_of("price", 1, [msgspec.structs.replace(REQUEST, finish="error")], [made("a", 0), made("a", 10)], 0)
+        window_of("price", 1, [msgspec.structs.replace(REQUEST, finish="error")], [made("a", 0), made("a", 10)])
 
 
 def test_the_cost_of_a_pass_is_fitted_through_its_rounds() -> None:
@@ -112,13 +114,14 @@ def test_the_command_compares_its_arms_on_the_real_models(run_multispin: Any, tm
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps({"prompt": f"Count to {n}."}) + "\n" for n in (20, 30)))
     ran = run_multispin(
-        *("bench", "cooperate", "--prompts", prompts, "--users", 1, "--lengths", 2),
-        *("--requests", 2, "--max-tokens", 40, "--json"),
+        *("bench", "cooperate", "--prompts", prompts, "--users", 1, "--lengths", 2, "--core-lengths", 3),
+        *("--blocks", 2, "--max-tokens", 24, "--json"),
     )
     assert ran.status == 0, ran.stderr
-    yields = ran.summary["yields"]
-    assert [each["arm"] for each in yields] == ["alone", "fixed 2", "price"]
-    assert all(each["goodput_tokens_per_s"] > 0 and each["text_differences"] == 0 for each in yields)
-    assert [each["drafted_per_round"] for each in yields][:2] == [0.0, pytest.approx(2.0, abs=0.1)]
-    assert yields[0]["alone_share"] == 1.0
-    assert ran.summary["bounds"][0]["goodput_tokens_per_s"] > yields[0]["goodput_tokens_per_s"]
+    yields = {each["arm"]: each for each in ran.summary["yields"]}
+    assert list(yields) == ["alone", "core 3", "fixed 2", "lookup", "price"]
+    assert all(each["goodput_tokens_per_s"] > 0 and each["text_differences"] == 0 for each in yields.values())
+    assert all(each["blocks"] == 2 for each in yields.values())
+    assert (yields["alone"]["drafted_per_round"], yields["alone"]["alone_share"]) == (0.0, 1.0)
+    assert yields["fixed 2"]["drafted_per_round"] == pytest.approx(2.0, abs=0.2)
+    assert yields["core 3"]["drafted_per_round"] is None

@@ -1,6 +1,7 @@
 """What lengths yield when drafts are verified as they come: rounds of all requests over one engine, in the mean.
 
-A pass takes c0 + c1 * rows. A request that the coordinator goes on with alone has one row in every pass. One that
+A pass takes c0 + c1 * rows. A request that the coordinator goes on with alone is in every pass, with one row, or in the
+mean with a few more that are looked up, and gets one token, or with them a few more. One that
 cooperates sends its next draft a gap after its verdict, waits for the pass under way, and is in the next one:
 
     gap    network + what of the drafting is not hidden: L t, or with draft-ahead, when the guess was right,
@@ -23,10 +24,11 @@ from multispin_coordinator.control.view import View
 __all__ = ["Flow", "Flows", "flow_of"]
 
 ITERATIONS: Final = 6
+SETTLED: Final = 1e-3  # of a share of the passes
 
 
 class Flow(NamedTuple):
-    """A view as arrays over users; `survival` and `expected` are [users, l_max + 1]."""
+    """A view as arrays over users; `survival` and `expected` tokens of a round are [users, l_max + 1]."""
 
     draft_s: Floats
     network_s: Floats
@@ -36,35 +38,41 @@ class Flow(NamedTuple):
     slowness: Floats
     c0_s: float
     per_row_s: float
+    alone_rows: float
 
     def rates(self, lengths: Lengths) -> "Flows":
         """Return what plans [plans, users] yield; length 0 is the coordinator alone."""
         users = np.arange(lengths.shape[1])
-        expected, hit = self.expected[users, lengths], self.hit[users, lengths]
         alone = lengths == 0
         others_alone = alone.sum(axis=1, keepdims=True) - alone > 0
-        rows = (lengths + 1).astype(np.float64)
+        rows = np.where(alone, self.alone_rows, lengths + 1.0)
+        hit = self.hit[users, lengths]
         drafting_s = lengths * self.draft_s
-        ahead_s = drafting_s + self.draft_s
+        ahead_s = drafting_s + self.draft_s - self.network_s
+        missed_s = self.network_s + drafting_s
+        # A guess that was wrong is found out in the middle of drafting a token, if drafting was still under way.
+        half_token_s = np.where(self.hit[:, 0] > 0, self.draft_s / 2, 0.0)
         share = np.ones(lengths.shape)  # of the passes, that each request is in
-        round_s = pass_s = np.zeros(lengths.shape)
+        slowed_s = round_s = np.zeros(lengths.shape)
         for _ in range(ITERATIONS):
             shared_rows = share * rows
-            pass_s = self.c0_s + self.per_row_s * (rows + shared_rows.sum(axis=1, keepdims=True) - shared_rows)
+            others_rows = shared_rows.sum(axis=1, keepdims=True) - shared_rows
+            pass_s = self.c0_s + self.per_row_s * (rows + others_rows)
             idle = np.maximum(1 - share, 1e-9)
-            busy = 1 - idle.prod(axis=1, keepdims=True) / idle  # that others are in a pass when a draft comes
-            wait_s = busy * pass_s / 2
-            hidden_s = pass_s + wait_s + self.network_s
-            # A guess that was wrong is found out in the middle of drafting a token, if drafting was still under way.
-            late_s = np.where(ahead_s > hidden_s, self.draft_s / 2, 0.0) * (self.hit[:, :1].T > 0)
-            miss_s = self.network_s + drafting_s + late_s
-            hit_s = self.network_s + np.maximum(ahead_s - hidden_s, 0.0)
-            free_s = wait_s + pass_s + hit * hit_s + (1 - hit) * miss_s
-            locked_s = pass_s * (1 + hit * np.ceil(hit_s / pass_s) + (1 - hit) * np.ceil(miss_s / pass_s))
-            round_s = np.where(alone, pass_s, np.where(others_alone, locked_s, free_s))
-            share = np.where(alone, 1.0, np.minimum(1.0, pass_s / (round_s * self.slowness)))
-        slowed_s = np.where(alone, round_s, round_s * self.slowness)
-        return Flows(expected / slowed_s, round_s)
+            wait_s = (1 - idle.prod(axis=1, keepdims=True) / idle) * pass_s / 2  # if others are in a pass meanwhile
+            over_s = ahead_s - pass_s - wait_s  # what the round trip does not hide of the drafting
+            hit_s = self.network_s + np.maximum(over_s, 0.0)
+            miss_s = missed_s + np.where(over_s > 0, half_token_s, 0.0)
+            round_s = wait_s + pass_s + miss_s + hit * (hit_s - miss_s)
+            if others_alone.any():
+                passes = 1 + np.ceil(miss_s / pass_s) + hit * (np.ceil(hit_s / pass_s) - np.ceil(miss_s / pass_s))
+                round_s = np.where(others_alone, pass_s * passes, round_s)
+            round_s = np.where(alone, pass_s, round_s)
+            before, slowed_s = share, np.where(alone, round_s, round_s * self.slowness)
+            share = np.minimum(1.0, pass_s / slowed_s)
+            if np.abs(share - before).max() < SETTLED:
+                break
+        return Flows(self.expected[users, lengths] / slowed_s, round_s)
 
 
 class Flows(NamedTuple):
@@ -81,13 +89,16 @@ def flow_of(view: View) -> Flow:
     last = survival[:, -1:] * survival[:, -1:] / np.maximum(survival[:, -2:-1], 1e-9)
     hit = np.column_stack([survival[:, 1:], last]) * np.array([[user.drafts_ahead] for user in view.users])
     unknown_s = view.c0_s + view.per_row_s
+    expected = np.cumsum(survival, axis=1)
+    expected[:, 0] = view.alone_tokens
     return Flow(
         draft_s=np.array([unknown_s if user.draft_s is None else user.draft_s for user in view.users]),
         network_s=np.array([user.network_s for user in view.users]),
         survival=survival,
-        expected=np.cumsum(survival, axis=1),
+        expected=expected,
         hit=hit,
         slowness=np.array([user.slowness for user in view.users]),
         c0_s=view.c0_s,
         per_row_s=view.per_row_s,
+        alone_rows=view.alone_rows,
     )

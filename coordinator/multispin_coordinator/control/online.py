@@ -1,28 +1,33 @@
 """The control of the running system, without I/O: what rounds, passes and reports tell, what each request may draft.
 
-    on_pass, on_draft, on_report, on_round  -->  estimates  -->  policy, a few times a second  -->  grant
+    on_pass, on_draft, on_report, on_round  -->  estimates  -->  policy, now and then  -->  grant
 
 A request whose choice is to be the coordinator's alone gets its tokens without asking. Now and then its agent is asked
 to draft one token at a time beside that stream and to report how it fared: this costs the user nothing, keeps the
 estimates fresh, and has the draft's cache ready. Only an agent that has just reported is given the drafting back, so
 the change is seamless; one whose cooperation proved too slow is asked more and more seldom.
+
+Going on alone is not without drafts either: what the text's own past says is verified where it is worth its rows.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
-from multispin_coordinator.control.policies import POLICIES
-from multispin_coordinator.control.view import Choice, User, View
+from multispin_coordinator.control.lookup import LookedUp, LookupRecord
+from multispin_coordinator.control.policies import LOOKING_UP, POLICIES, alone
+from multispin_coordinator.control.price import row_price
+from multispin_coordinator.control.view import ALONE, Choice, User, View
 from multispin_models.estimators import RecentLine, RecentMedian, Survival
 from multispin_models.messages import MOST_DRAFTED, PRICE_UNIT, Draft, Hello, Report
 
 __all__ = ["BY_ITSELF", "LAST", "Control", "Grant"]
 
 SECOND: Final = 1_000_000_000
-PLAN_NS: Final = SECOND // 4  # between two plans, if the open requests are the same
+PLAN_NS: Final = SECOND  # between two plans, if the open requests are the same
+RUSH_NS: Final = SECOND // 400  # a request, between two plans if they are not, lest thousands plan all the time
 ASK_NS: Final = 3 * SECOND  # between two reports of an agent whose requests are the coordinator's alone
 LONGEST_ASK_NS: Final = 48 * SECOND
 FRESH_NS: Final = 2 * SECOND  # a report is good for so long
@@ -66,6 +71,7 @@ class _Agent:
     reported_ns: int = -LONGEST_ASK_NS
     ask_ns: int = ASK_NS
     since_ns: int | None = None  # it has been at work, over its requests; null while the coordinator goes on alone
+    choice: Choice = ALONE  # of its last request
 
 
 @dataclass
@@ -75,6 +81,7 @@ class _Request:
     choice: Choice | None = None
     is_alone: bool | None = None
     granted_ns: int = 0
+    text: LookedUp | None = None
 
 
 class Control:
@@ -94,6 +101,9 @@ class Control:
         self._passes = RecentLine()
         self._pause_s = RecentMedian()
         self._planned_ns = -PLAN_NS
+        self._num_planned = 0
+        self._lookups = LookupRecord()
+        self._row_price = 1.0  # tokens that one more row of a pass costs all requests together
 
     # -- what is measured ---------------------------------------------------------------------------------------------
 
@@ -152,7 +162,7 @@ class Control:
 
     # -- what is decided ----------------------------------------------------------------------------------------------
 
-    def grant(self, request_id: int, agent: bytes, sessions: Iterable[OpenRequest], now_ns: int) -> Grant:
+    def grant(self, request_id: int, agent: bytes, sessions: Collection[OpenRequest], now_ns: int) -> Grant:
         """Return what a request may do after the verdict that is about to be sent.
 
         Args:
@@ -163,8 +173,12 @@ class Control:
         """
         if self.policy == "fixed":
             return LAST
-        if request_id not in self._requests or now_ns - self._planned_ns >= PLAN_NS:
+        is_new = request_id not in self._requests
+        is_same = not is_new and len(sessions) == self._num_planned
+        if now_ns - self._planned_ns >= (PLAN_NS if is_same else min(PLAN_NS, RUSH_NS * len(sessions))):
             self._replan(list(sessions), now_ns)
+        elif is_new:
+            self._requests[request_id] = _Request(self._agents[agent].choice)
         request, known = self._requests[request_id], self._agents[agent]
         choice = request.choice
         assert choice is not None
@@ -174,6 +188,21 @@ class Control:
             granted = self._go_alone(request, known, now_ns)
         request.granted_ns = now_ns
         return granted
+
+    def look_up(self, request_id: int, tokens: Sequence[int]) -> tuple[int, ...]:
+        """Return what a request's text says of its own continuation, as far as it is worth verifying.
+
+        Args:
+            request_id: that goes on.
+            tokens: committed, prompt and text.
+        """
+        request = self._requests.get(request_id)
+        if request is None or self.policy not in LOOKING_UP:
+            return ()
+        if request.text is None:
+            request.text = LookedUp(self._lookups)
+        request.text.extend(tokens[len(request.text) :])
+        return request.text.draft(self._row_price, self._l_max) if request.is_alone else ()
 
     def _cooperate(self, request: _Request, agent: _Agent, choice: Choice, now_ns: int) -> Grant:
         is_fresh = agent.is_warm if request.is_alone is None else now_ns - agent.reported_ns < FRESH_NS
@@ -193,24 +222,30 @@ class Control:
             agent.ask_ns = min(2 * agent.ask_ns, LONGEST_ASK_NS) if was_mistake else ASK_NS
             agent.reported_ns = now_ns
         request.is_alone = True
-        is_asked = self.policy != "alone" and now_ns - agent.reported_ns >= agent.ask_ns
+        is_asked = self._plan is not alone and now_ns - agent.reported_ns >= agent.ask_ns
         agent.is_warm = is_asked
         return Grant(int(is_asked), PRICE_UNIT, alone=True)
 
     def _replan(self, sessions: list[OpenRequest], now_ns: int) -> None:
         requests = {session.request_id: self._requests.get(session.request_id, _Request()) for session in sessions}
-        if len(requests) != len(self._requests):
+        if len(requests) != self._num_planned:
             for agent in self._agents.values():  # under another load another answer
                 agent.ask_ns = ASK_NS
-        self._requests, self._planned_ns = requests, now_ns
-        choices = self._plan(self.view(sessions))
-        for request, choice in zip(requests.values(), choices, strict=True):
+        self._requests, self._planned_ns, self._num_planned = requests, now_ns, len(requests)
+        view = self.view(sessions)
+        choices = self._plan(view)
+        if self.policy in LOOKING_UP:
+            self._row_price = row_price(view, choices)
+        for session, request, choice in zip(sessions, requests.values(), choices, strict=True):
             request.choice = choice
+            if session.agent in self._agents:
+                self._agents[session.agent].choice = choice
 
     def view(self, sessions: Iterable[OpenRequest]) -> View:
         """Return what the policy sees of these requests."""
         c0_s, per_row_s = self._pass_cost()
-        return View(tuple(self._user(session) for session in sessions), c0_s, per_row_s)
+        expected = self._lookups.expected(self._row_price) if self.policy in LOOKING_UP else (1.0, 1.0)
+        return View(tuple(self._user(session) for session in sessions), c0_s, per_row_s, *expected)
 
     def _user(self, session: OpenRequest) -> User:
         request = self._requests.get(session.request_id)

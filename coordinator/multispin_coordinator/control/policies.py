@@ -2,6 +2,7 @@
 
     fixed          every agent drafts its own `num_draft_tokens`
     alone          the coordinator generates by itself for everyone: what cooperation has to beat
+    lookup         likewise, but it verifies what each text's own past says, where that is worth its rows
     price          the coordinator's price, and alone where cooperation does not pay (`price.py`)
     homogeneous, heterogeneous, exact    the solvers of `plan.py`; the paper's two never draft less than one token
 
@@ -20,9 +21,12 @@ from multispin_coordinator.control.scenario import User as PlannedUser
 from multispin_coordinator.control.view import ALONE, Choice, View
 from multispin_models.messages import MOST_DRAFTED
 
-__all__ = ["POLICIES", "Policy"]
+__all__ = ["LOOKING_UP", "POLICIES", "Policy"]
 
 Policy = Callable[[View], list[Choice]]
+
+
+LOOKING_UP: Final = frozenset({"lookup", "price"})  # policies with which the coordinator alone looks drafts up
 
 
 def fixed(view: View) -> list[Choice]:
@@ -61,6 +65,7 @@ def _scenario(view: View) -> Scenario:
 POLICIES: Final[Mapping[str, Policy]] = {
     "fixed": fixed,
     "alone": alone,
+    "lookup": alone,
     "price": price,
     "homogeneous": _planned("homogeneous"),
     "heterogeneous": _planned("heterogeneous"),

@@ -5,10 +5,12 @@ length is 0 is the coordinator's alone. The price of a request is the survival a
 just be worth its row, its drafting and the waiting of the others: the multiplier of the paper's problem. It lies
 between the survival of the last token that is drafted and that of the first one that is not, so that an agent that
 knows no more than the survival by place drafts just these; one that knows more of its tokens stops by it, or goes on.
+For many requests the common price is the price: what each one's last token adds is not sought.
 
 A request changes from alone to cooperation only for a gain of `MARGIN`, so that noise does not move it to and fro.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -17,11 +19,12 @@ from multispin_coordinator.control.allocation import Floats, Lengths
 from multispin_coordinator.control.flow import Flow, flow_of
 from multispin_coordinator.control.view import ALONE, Choice, View
 
-__all__ = ["price"]
+__all__ = ["price", "row_price"]
 
 MARGIN: Final = 0.03  # of goodput
 SLACK: Final = 2  # tokens that an agent may draft beyond the length, if it finds them worth the price
-MOST_SINGLE: Final = 16  # requests up to which lengths are sought user by user
+MOST_SINGLE: Final = 16  # requests up to which lengths and prices are sought user by user
+NEAR, FAR = np.array([-2, -1, 1, 2]), np.array([0, 1, 2, 4, 8, 16])  # other lengths that are tried
 SWEEPS: Final = 2
 PRICES: Final = np.array([0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
 
@@ -36,12 +39,19 @@ def price(view: View) -> list[Choice]:
     if len(view.users) <= MOST_SINGLE:
         for _ in range(SWEEPS):
             lengths = _best(flow, _neighbours(lengths, may_draft, view.l_max), gain)
-    prices = _prices(flow, lengths)
+    prices = _prices(flow, lengths, is_single=len(view.users) <= MOST_SINGLE)
     round_s = flow.rates(lengths[None]).round_s[0]
     return [
         ALONE if length == 0 else Choice(min(int(length) + SLACK, view.l_max), float(each), float(seconds))
         for length, each, seconds in zip(lengths, prices, round_s, strict=True)
     ]
+
+
+def row_price(view: View, choices: Sequence[Choice]) -> float:
+    """Return the tokens that one more row of a pass costs all requests together: its time, at their goodput."""
+    lengths = np.array([min(choice.num_draft_tokens, max(1, choice.num_draft_tokens - SLACK)) for choice in choices])
+    goodput = float(flow_of(view).rates(lengths[None]).rates.sum())
+    return min(1.0, view.per_row_s * goodput)
 
 
 def _best(flow: Flow, plans: Lengths, gain: Floats) -> Lengths:
@@ -60,19 +70,23 @@ def _common(flow: Flow, may_draft: Floats) -> Lengths:
 def _neighbours(lengths: Lengths, may_draft: Floats, l_max: int) -> Lengths:
     """Return plans [plans, users]: `lengths`, and all in which one user has another length."""
     users = np.flatnonzero(may_draft)
-    plans = np.repeat(lengths[None], 1 + len(users) * (l_max + 1), axis=0)
-    for index, user in enumerate(users):
-        start = 1 + index * (l_max + 1)
-        plans[start : start + l_max + 1, user] = np.arange(l_max + 1)
-    return plans
+    found = [lengths[None]]
+    for user in users:
+        others = np.unique(np.clip(np.concatenate([lengths[user] + NEAR, FAR]), 0, l_max))
+        plans = np.repeat(lengths[None], len(others), axis=0)
+        plans[:, user] = others
+        found.append(plans)
+    return np.concatenate(found)
 
 
-def _prices(flow: Flow, lengths: Lengths) -> Floats:
+def _prices(flow: Flow, lengths: Lengths, *, is_single: bool) -> Floats:
     """Return [users], between the survival of the last token drafted and of the first one not drafted."""
     l_max, users = flow.survival.shape[1] - 1, np.arange(len(lengths))
     next_lengths = np.minimum(lengths + 1, l_max)
     lower = np.where(lengths < l_max, flow.survival[users, next_lengths], 0.0)
     upper = flow.survival[users, lengths]
+    if not is_single:
+        return np.asarray(np.sqrt(lower * upper))
     worth = (_break_even(flow, lengths, lengths) + _break_even(flow, lengths, next_lengths)) / 2
     inside = 0.1 * (upper - lower)  # so that rounding moves no length
     return np.clip(worth, lower + inside, upper - inside)

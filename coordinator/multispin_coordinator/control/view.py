@@ -32,11 +32,20 @@ class User(NamedTuple):
 
 
 class View(NamedTuple):
-    """All open requests, and the cost of a pass: `c0_s + per_row_s * rows`, the hand-over between passes included."""
+    """All open requests, and what a pass costs and yields.
+
+    Attributes:
+        users: the requests.
+        c0_s, per_row_s: a pass takes `c0_s + per_row_s * rows`, the hand-over between passes included.
+        alone_tokens, alone_rows: of a request that the coordinator goes on with alone, in a pass, in the mean: more
+            than one where it looks drafts up.
+    """
 
     users: tuple[User, ...]
     c0_s: float
     per_row_s: float
+    alone_tokens: float = 1.0
+    alone_rows: float = 1.0
 
     @property
     def l_max(self) -> int:

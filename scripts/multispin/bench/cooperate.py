@@ -1,6 +1,6 @@
 """What a run of cooperation yielded, from its records, and what could be had at most on the same engine.
 
-goodput   verified tokens over the time in which all users were being served
+goodput   verified tokens over the time in which all users of a block were being served, summed over blocks
 bound     K E[N] / (c0 + c1 K (L + 1)) at the best L: every draft ready in time for every pass, drafting and network
           for nothing. c0 and c1 are fitted through the passes of the runs, survival is that of the runs
 """
@@ -8,6 +8,7 @@ bound     K E[N] / (c0 + c1 K (L + 1)) at the best L: every draft ready in time 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from statistics import median
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -15,23 +16,24 @@ from multispin_models.errors import ConfigError
 from multispin_models.line import Line, fit_line
 from multispin_models.records import RequestRecord, RoundRecord
 
-__all__ = ["Bound", "Yield", "bound_of", "pass_line", "survival_of", "yield_of"]
+__all__ = ["Bound", "Window", "Yield", "bound_of", "pass_line", "survival_of", "window_of", "yield_of"]
 
 LEAST_ROUNDS = 20  # of a length, for its survival to count
 
 
 class Yield(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One run.
+    """One arm with so many users, over all its blocks.
 
     Attributes:
-        arm: policy, and L of a fixed one.
+        arm: policy, and L of a fixed one; "core" L, which the target writes by itself.
         users: served at once, each by an agent of its own.
         goodput_tokens_per_s: of all users, while all were served.
         tokens: verified in that time.
         tpot_ms_median: over the requests.
-        drafted_per_round: mean, of rounds that were not opened in.
-        acceptance_rate: accepted / drafted; null if nothing was drafted.
-        alone_share: of the tokens, from rounds without a draft, openings among them.
+        drafted_per_round: mean, of rounds that were not opened in; null without agents.
+        acceptance_rate: accepted / drafted; null if nothing was drafted, or without agents.
+        alone_share: of the tokens, from rounds without a draft, openings among them; null without agents.
+        blocks: measured.
         text_differences: tokens that differ from those of the first arm with as many users.
     """
 
@@ -40,9 +42,10 @@ class Yield(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     goodput_tokens_per_s: float
     tokens: int
     tpot_ms_median: float
-    drafted_per_round: float
+    drafted_per_round: float | None
     acceptance_rate: float | None
-    alone_share: float
+    alone_share: float | None
+    blocks: int
     text_differences: int
 
 
@@ -64,10 +67,16 @@ def _arrived_s(record: RoundRecord) -> float:
     return record.sent_ns / 1e9 + record.round_trip_s
 
 
-def yield_of(
-    arm: str, users: int, requests: Sequence[RequestRecord], rounds: Iterable[RoundRecord], text_differences: int
-) -> Yield:
-    """Return the figures of a run.
+class Window(NamedTuple):
+    """What came while all users of a block were being served."""
+
+    tokens: int
+    seconds: float
+    rounds: list[RoundRecord]
+
+
+def window_of(arm: str, users: int, requests: Iterable[RequestRecord], rounds: Iterable[RoundRecord]) -> Window:
+    """Return what a block yielded while all were served.
 
     Raises:
         ConfigError: a request failed, or not all users were served at one time.
@@ -80,20 +89,39 @@ def yield_of(
     begin_s = max((min(map(_arrived_s, own)) for own in by_agent.values()), default=0.0)
     end_s = min((max(map(_arrived_s, own)) for own in by_agent.values()), default=0.0)
     if len(by_agent) < users or end_s <= begin_s:
-        raise ConfigError(f"{arm}: {len(by_agent)} of {users} users were served, never all at one time: more requests")
+        raise ConfigError(
+            f"{arm}: {len(by_agent)} of {users} users were served, never all at one time: longer texts, "
+            "or prompts of more equal length"
+        )
     within = [record for own in by_agent.values() for record in own if begin_s < _arrived_s(record) <= end_s]
+    tokens = sum(record.num_accepted + (record.next_token_id is not None) for record in within)
+    return Window(tokens, end_s - begin_s, within)
+
+
+def yield_of(
+    arm: str,
+    users: int,
+    tpot_s: Iterable[float],
+    windows: Sequence[Window],
+    text_differences: int,
+    *,
+    has_agents: bool = True,
+) -> Yield:
+    """Return the figures of the blocks of an arm."""
+    within = [record for window in windows for record in window.rounds]
     drafts = [record for record in within if not record.is_open]
     drafted = sum(record.num_draft_tokens for record in drafts)
-    tokens = sum(record.num_accepted + (record.next_token_id is not None) for record in within)
+    tokens, seconds = sum(window.tokens for window in windows), sum(window.seconds for window in windows)
     return Yield(
         arm=arm,
         users=users,
-        goodput_tokens_per_s=tokens / (end_s - begin_s),
+        goodput_tokens_per_s=tokens / seconds,
         tokens=tokens,
-        tpot_ms_median=1e3 * median(record.tpot_s for record in requests if record.tpot_s is not None),
-        drafted_per_round=drafted / max(len(drafts), 1),
+        tpot_ms_median=1e3 * median(tpot_s),
+        drafted_per_round=drafted / max(len(drafts), 1) if has_agents else None,
         acceptance_rate=sum(record.num_accepted for record in drafts) / drafted if drafted else None,
-        alone_share=sum(record.num_draft_tokens == 0 for record in within) / max(tokens, 1),
+        alone_share=sum(record.num_draft_tokens == 0 for record in within) / max(tokens, 1) if has_agents else None,
+        blocks=len(windows),
         text_differences=text_differences,
     )
 
@@ -102,7 +130,7 @@ def pass_line(rounds: Iterable[RoundRecord]) -> Line | None:
     """Return T_v = c0 + c1 * rows through the median pass of each number of rows; null if they are all of one size."""
     times: dict[int, list[float]] = defaultdict(list)
     for record in rounds:
-        if not record.is_open:
+        if not record.is_open and record.verify_s:  # one pass that gave several tokens is told of once
             times[record.batch_rows].append(record.verify_s)
     return fit_line((rows, median(seconds)) for rows, seconds in times.items() if len(seconds) >= LEAST_ROUNDS)
 

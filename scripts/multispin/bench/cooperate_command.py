@@ -1,33 +1,43 @@
-"""Measure cooperation against the coordinator alone and against every fixed draft length, side by side in one run.
+"""Measure cooperation against what the target does without it and against every fixed draft length, in one run.
 
     multispin bench cooperate --users 1,2,4,8 --prompts FILE --coordinator-cpus 0 --agent-cpus 1
 
 Each user has an agent of its own; all agents share the cores that they are given, as their drafting would not on boxes
-of their own. Arms: the coordinator alone (batched over the users), fixed lengths, and the policies named. They take
-turns, so that what else happens on the machine meets all of them.
+of their own. Arms:
+
+    alone        the target, batched over the users, its tokens streamed to them
+    lookup       likewise, with drafts that the coordinator looks up in each text
+    core L       the target with drafts of the draft model on its own core, by itself: ordinary speculative decoding
+    fixed L      cooperation, every draft of L tokens
+    price, ...   cooperation, by policy
+
+One coordinator and its agents serve all arms (`cooperate_site.py`), which take turns in blocks of one request a user,
+in another order each time, so that what else happens on the machine meets all of them.
 """
 
 import argparse
+import asyncio
+import os
+import random
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
-from multispin.bench.cooperate import Bound, Yield, bound_of, pass_line, survival_of, yield_of
+from multispin.bench.cooperate import Bound, Window, Yield, bound_of, pass_line, survival_of, window_of, yield_of
+from multispin.bench.cooperate_site import Arm, Site
 from multispin.flags import add_draft_flags, cores, machine_facts, numbers, positive
-from multispin.local_run import LocalRun, RunSettings, prepare_draft
+from multispin.local_run import RunSettings, prepare_draft
 from multispin.progress import counter_line, terminal_progress
-from multispin_models.engines import prepare_side
+from multispin_models.engines import load_tokenizer, prepare_side
 from multispin_models.errors import ConfigError
-from multispin_models.prompts import JobDefaults, read_jobs
-from multispin_models.records import RequestRecord, RoundRecord, read_jsonl
+from multispin_models.prompts import Job, JobDefaults, encode_prompt, read_jobs
+from multispin_models.records import RoundRecord
 from multispin_models.target_alone import count_differences
 
 __all__ = ["add_arguments", "run"]
-
-Arm = tuple[str, int]  # policy and L
-Texts = dict[str, tuple[int, ...]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,9 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lengths", type=numbers, default=[1, 2, 4, 8], metavar="LIST", help="fixed L, default 1,2,4,8"
     )
-    parser.add_argument("--policies", default="price", metavar="LIST", help="besides alone and fixed (default price)")
-    parser.add_argument("--requests", type=positive, default=3, metavar="N", help="of every user (default 3)")
-    parser.add_argument("--max-tokens", type=positive, default=96, metavar="N", help="of a request (default 96)")
+    parser.add_argument("--core-lengths", type=numbers, default=[], metavar="LIST", help="L of core (default: not run)")
+    parser.add_argument(
+        "--policies",
+        default="lookup,price",
+        metavar="LIST",
+        help="besides alone and fixed (default lookup,price)",
+    )
+    parser.add_argument("--blocks", type=positive, default=3, metavar="N", help="of every arm (default 3)")
+    parser.add_argument("--max-tokens", type=positive, default=64, metavar="N", help="of a request (default 64)")
+    parser.add_argument(
+        "--max-prompt-tokens", type=positive, default=160, metavar="N", help="longer prompts are passed over (160)"
+    )
     parser.add_argument("--pair", default=default.pair, metavar="PAIR", help="default %(default)s")
     parser.add_argument("--engine", default=default.engine, metavar="ENGINE[:RECIPE]", help="default %(default)s")
     parser.add_argument("--draft-engine", metavar="ENGINE[:RECIPE]", help="of the agents (default: as --engine)")
@@ -49,23 +68,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--agent-cpus", type=cores, metavar="LIST", help="pin the agents to cores, as 1")
 
 
+@dataclass
+class _Found:
+    """What the blocks of one arm with so many users gave."""
+
+    windows: list[Window] = field(default_factory=list)
+    tpot_s: list[float] = field(default_factory=list)
+    differences: int = 0
+
+
 def run(args: argparse.Namespace) -> int:
     """Run `multispin bench cooperate` and return the exit status."""
     facts = machine_facts()
-    arms: list[Arm] = [("alone", 0), *(("fixed", length) for length in args.lengths)]
-    arms += [(name, 0) for name in args.policies.split(",")]
-    prepared = _settings(args, arms[0], 1)
-    prepare_side(prepared.pair, "target", prepared.engine, terminal_progress())
-    prepare_draft(prepared, terminal_progress())
-    yields: list[Yield] = []
-    bounds: list[Bound] = []
+    settings = _settings(args)
+    prepare_side(settings.pair, "target", settings.engine, terminal_progress())
+    prepare_draft(settings, terminal_progress())
+    jobs = _jobs(args)
+    if args.coordinator_cpus is not None:
+        os.sched_setaffinity(0, args.coordinator_cpus)  # this process is the coordinator
+    found, rounds = asyncio.run(_measure(args, settings, _arms(args), jobs))
+    yields = [_yield(arm, users, each) for (users, arm), each in found.items()]
+    bounds = []
     for users in args.users:
-        rounds: list[RoundRecord] = []
-        texts: Texts = {}
-        yields += [_measure(args, arm, users, rounds, texts) for arm in arms]
-        line = pass_line(rounds)
+        line = pass_line(rounds[users])
         if line is not None:
-            bounds.append(bound_of(users, line, survival_of(rounds)))
+            bounds.append(bound_of(users, line, survival_of(rounds[users])))
     if args.json:
         print(msgspec.json.encode({"yields": yields, "bounds": bounds, **facts}).decode())
     else:
@@ -74,11 +101,14 @@ def run(args: argparse.Namespace) -> int:
     return int(any(each.text_differences for each in yields))
 
 
-def _settings(args: argparse.Namespace, arm: Arm, users: int) -> RunSettings:
+def _arms(args: argparse.Namespace) -> list[Arm]:
+    arms = [Arm("alone"), *(Arm("core", length) for length in args.core_lengths)]
+    return arms + [Arm("fixed", length) for length in args.lengths] + [Arm(name) for name in args.policies.split(",")]
+
+
+def _settings(args: argparse.Namespace) -> RunSettings:
     values = {
-        "num_agents": users,
-        "policy": arm[0],
-        "num_draft_tokens": arm[1],
+        "num_agents": max(args.users),
         "draft": args.draft,
         "lookup_min_ngram": args.lookup_min_ngram,
         "pair": args.pair,
@@ -86,6 +116,7 @@ def _settings(args: argparse.Namespace, arm: Arm, users: int) -> RunSettings:
         "draft_engine": args.draft_engine or args.engine,
         "coordinator_cpus": args.coordinator_cpus,
         "agent_cpus": args.agent_cpus,
+        "max_context_tokens": args.max_prompt_tokens + args.max_tokens + 1,
     }
     try:
         return msgspec.convert(values, RunSettings)
@@ -93,26 +124,67 @@ def _settings(args: argparse.Namespace, arm: Arm, users: int) -> RunSettings:
         raise ConfigError(f"flags: {error}") from error
 
 
-def _measure(args: argparse.Namespace, arm: Arm, users: int, rounds: list[RoundRecord], texts: Texts) -> Yield:
-    """Serve the prompts in one arm; its rounds are added to `rounds`, its texts compared with those of the first."""
-    name = f"fixed {arm[1]}" if arm[0] == "fixed" else arm[0]
-    prompts = Path(args.prompts).absolute()
-    limit = users * args.requests
-    jobs = read_jobs(str(prompts), JobDefaults(max_tokens=args.max_tokens, ignore_end=True), limit)
-    if len(jobs) < limit:
-        raise ConfigError(f"{prompts} has {len(jobs)} prompts, {limit} are needed: fewer --users or --requests")
-    flags = ["--max-tokens", str(args.max_tokens), "--ignore-end", "--limit", str(limit)]
+def _jobs(args: argparse.Namespace) -> list[Job]:
+    """Return the prompts that are short enough, in an order of its own that is always the same."""
+    tokenizer = load_tokenizer(args.pair, "target", args.engine, terminal_progress())
+    jobs = read_jobs(args.prompts, JobDefaults(max_tokens=args.max_tokens, ignore_end=True))
+    short = [job for job in jobs if len(encode_prompt(tokenizer, job.prompt)) <= args.max_prompt_tokens]
+    needed = max(args.users) * args.blocks
+    if len(short) < needed:
+        raise ConfigError(
+            f"{args.prompts} has {len(short)} prompts of at most {args.max_prompt_tokens} tokens, {needed} are needed: "
+            "fewer --users or --blocks, or a larger --max-prompt-tokens"
+        )
+    random.Random(0).shuffle(short)  # noqa: S311 - a file is often sorted by task
+    return short
+
+
+async def _measure(
+    args: argparse.Namespace, settings: RunSettings, arms: Sequence[Arm], jobs: Sequence[Job]
+) -> tuple[dict[tuple[int, Arm], _Found], dict[int, list[RoundRecord]]]:
+    """Serve all blocks; return what each arm gave, and all rounds by users."""
+    found = {(users, arm): _Found() for users in args.users for arm in arms}
+    rounds: dict[int, list[RoundRecord]] = {users: [] for users in args.users}
+    texts: dict[str, tuple[int, ...]] = {}
+    order = random.Random(1)  # noqa: S311
+    show = counter_line("blocks")
     with tempfile.TemporaryDirectory(prefix="multispin-bench-") as folder:
-        out = Path(folder) / "run"
-        local = LocalRun(_settings(args, arm, users), prompts, flags, out, "bench")
-        local.execute(jobs, counter_line(f"{name}, {users} user(s): done"))
-        requests = read_jsonl(out / "requests.jsonl", RequestRecord).records
-        own = read_jsonl(out / "rounds.jsonl", RoundRecord).records
-    rounds += own
-    differences = 0
-    for record in requests:
-        differences += count_differences(record.token_ids, texts.setdefault(record.id, record.token_ids))
-    return yield_of(name, users, requests, own, differences)
+        async with Site(settings, Path(folder)) as site:
+            for block in range(args.blocks):
+                for users in args.users:
+                    own = jobs[block * users : (block + 1) * users]
+                    for arm in order.sample(arms, len(arms)):
+                        await _one(site, arm, own, found[users, arm], rounds[users], texts)
+                        show(sum(len(each.windows) for each in found.values()), args.blocks * len(found))
+    return found, rounds
+
+
+async def _one(
+    site: Site,
+    arm: Arm,
+    jobs: Sequence[Job],
+    found: _Found,
+    rounds: list[RoundRecord],
+    texts: dict[str, tuple[int, ...]],
+) -> None:
+    """Serve one block; its texts are compared with those of the first arm that wrote them."""
+    if arm.has_agents:
+        served = await site.serve(arm, jobs)
+        found.windows.append(window_of(str(arm), len(jobs), served.requests, served.rounds))
+        found.tpot_s += [record.tpot_s for record in served.requests if record.tpot_s is not None]
+        rounds += served.rounds
+        written = {record.id: record.token_ids for record in served.requests}
+    else:
+        by_itself = await site.write(arm, jobs)
+        found.windows.append(Window(by_itself.tokens, by_itself.seconds, []))
+        found.tpot_s += by_itself.tpot_s
+        written = by_itself.texts
+    for name, token_ids in written.items():
+        found.differences += count_differences(token_ids, texts.setdefault(name, token_ids))
+
+
+def _yield(arm: Arm, users: int, found: _Found) -> Yield:
+    return yield_of(str(arm), users, found.tpot_s, found.windows, found.differences, has_agents=arm.has_agents)
 
 
 def _show(yields: Sequence[Yield], bounds: Sequence[Bound]) -> None:
@@ -120,16 +192,18 @@ def _show(yields: Sequence[Yield], bounds: Sequence[Bound]) -> None:
     alone = {each.users: each.goodput_tokens_per_s for each in yields if each.arm == "alone"}
     print(
         f"{'users':>5} {'arm':14} {'tok/s':>8} {'x alone':>8} {'of bound':>8} {'TPOT ms':>8} {'drafted':>8} "
-        f"{'accept':>7} {'undrafted':>9} {'tokens':>7} {'differ':>6}"
+        f"{'accept':>7} {'undrafted':>9} {'tokens':>7} {'blocks':>6} {'differ':>6}"
     )
     for each in yields:
         rate, bound = each.goodput_tokens_per_s, most.get(each.users)
         of_bound = "-" if bound is None else f"{rate / bound.goodput_tokens_per_s:.2f}"
+        drafted = "-" if each.drafted_per_round is None else f"{each.drafted_per_round:.2f}"
         accepted = "-" if each.acceptance_rate is None else f"{each.acceptance_rate:.3f}"
+        undrafted = "-" if each.alone_share is None else f"{each.alone_share:.1%}"
         print(
             f"{each.users:5} {each.arm:14} {rate:8.1f} {rate / alone[each.users]:8.2f} {of_bound:>8} "
-            f"{each.tpot_ms_median:8.1f} {each.drafted_per_round:8.2f} {accepted:>7} {each.alone_share:9.1%} "
-            f"{each.tokens:7} {each.text_differences:6}"
+            f"{each.tpot_ms_median:8.1f} {drafted:>8} {accepted:>7} {undrafted:>9} "
+            f"{each.tokens:7} {each.blocks:6} {each.text_differences:6}"
         )
     for bound in bounds:
         print(

@@ -53,6 +53,10 @@ class _ErraticControl(Control):
         price = rng.randint(0, 1000) if rng.random() < 0.5 else 0
         return Grant(rng.randint(0, 9), price, alone=rng.random() < 0.6)
 
+    def look_up(self, _request_id: int, tokens: Sequence[int]) -> tuple[int, ...]:
+        start = self._random.randrange(len(tokens))
+        return tuple(tokens[start : start + self._random.randrange(5)])
+
 
 class _TimedToyModel(ToyModel):
     """A toy whose passes take time, and fail now and then."""
