@@ -14,12 +14,16 @@ from multispin_models.messages import MOST_DRAFTED, Verdict
 __all__ = ["DraftHistory", "num_worth_drafting"]
 
 PRIOR_ACCEPTANCE: Final = 0.7  # believed before the first round
+SUNK: Final = 0.5  # of the price, for a token that is drafted already
 
 
 def num_worth_drafting(
     confidences: Sequence[float | None], acceptance: Sequence[float], price: float, most: int
 ) -> int:
-    """Return the length of a draft, at most `most`, whose every beginning is predicted to survive with `price`.
+    """Return the length of a draft, at most `most`, each token of which is predicted to be worth it.
+
+    A token that is not drafted yet is worth the price. One that is drafted already costs no more than its row in a
+    pass: it is left out only where its prospects turned out so bad that it would hardly be worth that.
 
     Args:
         confidences: of the tokens drafted already, that each is accepted if all before it are; null takes its place's.
@@ -34,8 +38,8 @@ def num_worth_drafting(
     for length in range(most):
         known = confidences[length] if length < len(confidences) else None
         survival *= acceptance[length] if known is None else known
-        # Asked for a draft, an agent tries one token: else it would never find out that its places do better again.
-        if survival < price and (length or known is not None):
+        # Asked for a draft, an agent tries one token: else it would never find out that it does better again.
+        if length and survival < (price if known is None else SUNK * price):
             return length
     return most
 

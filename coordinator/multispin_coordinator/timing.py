@@ -9,7 +9,7 @@ from typing import Final
 
 from multispin_models.language_model import LanguageModel, Rows
 
-__all__ = ["PassTime", "time_passes"]
+__all__ = ["ROWS", "PassTime", "time_passes"]
 
 PassTime = tuple[int, float]
 

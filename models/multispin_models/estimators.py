@@ -5,7 +5,7 @@ recent line     y = intercept + slope * x: a pass against its rows, a transfer a
 survival        of 1, 2, ... drafted tokens, position by position: acceptance is not geometric
 
 How soon a step in the truth is followed: the median after 8 of its 15 samples, up to 7 of which may be anything; the
-line's intercept likewise, its slope once the samples of most sizes are new; survival to 95 % after 100 rounds.
+line's intercept likewise, its slope once the samples of most sizes are new; survival to 94 % after 100 rounds.
 """
 
 from collections import deque
@@ -23,6 +23,7 @@ RECENT: Final = 15  # samples of a median
 KEPT_PER_SIZE: Final = 9  # samples of a line that are kept for each power of two of x
 SURVIVAL_ROUNDS: Final = 32  # over which acceptance is averaged, the latest most
 PRIOR_ROUNDS: Final = 4.0  # what is believed beforehand weighs as much as so many rounds
+POOLED_ROUNDS: Final = 12.0  # and what all positions together say, at each of them
 
 
 class Estimate(NamedTuple):
@@ -169,9 +170,9 @@ class Survival:
     def errors(self) -> npt.NDArray[np.float64]:
         """Return [l_max], the standard error of each survival."""
         rate = np.clip(self.conditional(), 1e-6, 1.0)
-        relative = np.cumsum((1 - rate) / (rate * (self._trials + PRIOR_ROUNDS)))
+        relative = np.cumsum((1 - rate) / (rate * (self._trials + POOLED_ROUNDS)))
         return np.asarray(np.cumprod(rate) * np.sqrt(relative), np.float64)
 
     def conditional(self) -> npt.NDArray[np.float64]:
         """Return [l_max], the acceptance of each position when all before it were accepted."""
-        return np.asarray((self._hits + PRIOR_ROUNDS * self.rate) / (self._trials + PRIOR_ROUNDS))
+        return np.asarray((self._hits + POOLED_ROUNDS * self.rate) / (self._trials + POOLED_ROUNDS))

@@ -20,7 +20,13 @@ def test_a_draft_goes_on_while_its_survival_is_worth_the_price(price: float, mos
 def test_what_is_known_of_a_token_counts_in_place_of_its_place() -> None:
     assert num_worth_drafting([1.0, 1.0], HALF, 0.25, 8) == 4
     assert num_worth_drafting([None, 0.1], HALF, 0.25, 8) == 1, "a token drafted in doubt is not sent"
-    assert num_worth_drafting([0.1], HALF, 0.25, 8) == 0
+    assert num_worth_drafting([0.1], HALF, 0.25, 8) == 1, "but for the first"
+
+
+def test_a_token_that_is_drafted_costs_its_row_alone() -> None:
+    # 0.9 * 0.2 = 0.18 would not have been worth drafting at 0.25; now it is there.
+    assert num_worth_drafting([0.9, 0.2], HALF, 0.25, 8) == 2
+    assert num_worth_drafting([0.9], [0.5, 0.2, 0.2], 0.25, 8) == 1
 
 
 def test_asked_for_a_draft_one_token_is_tried_though_its_place_did_badly() -> None:

@@ -6,12 +6,12 @@ cooperates sends its next draft a gap after its verdict, waits for the pass unde
 
     gap    network + what of the drafting is not hidden: L t, or with draft-ahead, when the guess was right,
            (L + 1) t less the time since the last draft was sent; the guess is right with probability S(L + 1)
-    wait   half a pass, if others are in one then; beside a request that goes on alone passes follow each other without
-           a pause, and a round is a whole number of them
+    wait   what is left of the pass that began with others when its own had ended; beside a request that goes on alone
+           passes follow each other without a pause, and a round is a whole number of them
     rows   the request's own, and of each other one its rows times the share of passes that it is in
 
-These depend on each other and are iterated. A mean-field model: where many requests share few passes it is exact
-enough to rank lengths; how far off it is for one agent is measured and divided out (`User.slowness`).
+These depend on each other and are iterated. A model of means: near enough to rank lengths (`test_flow.py` compares it
+with the simulator); how far off it is for one agent is measured and divided out (`User.slowness`).
 """
 
 from typing import Final, NamedTuple
@@ -53,17 +53,20 @@ class Flow(NamedTuple):
         # A guess that was wrong is found out in the middle of drafting a token, if drafting was still under way.
         half_token_s = np.where(self.hit[:, 0] > 0, self.draft_s / 2, 0.0)
         share = np.ones(lengths.shape)  # of the passes, that each request is in
-        slowed_s = round_s = np.zeros(lengths.shape)
+        slowed_s = round_s = gap_s = np.zeros(lengths.shape)
         for _ in range(ITERATIONS):
-            shared_rows = share * rows
-            others_rows = shared_rows.sum(axis=1, keepdims=True) - shared_rows
+            drafting = np.where(alone, 0.0, share)  # shares of those that come and go
+            together, beside = _company(drafting, rows)
+            others_rows = together + (alone * rows).sum(axis=1, keepdims=True) - alone * rows
             pass_s = self.c0_s + self.per_row_s * (rows + others_rows)
-            idle = np.maximum(1 - share, 1e-9)
-            wait_s = (1 - idle.prod(axis=1, keepdims=True) / idle) * pass_s / 2  # if others are in a pass meanwhile
+            wait_s = beside * np.maximum(pass_s - gap_s, 0.0)
             over_s = ahead_s - pass_s - wait_s  # what the round trip does not hide of the drafting
             hit_s = self.network_s + np.maximum(over_s, 0.0)
             miss_s = missed_s + np.where(over_s > 0, half_token_s, 0.0)
-            round_s = wait_s + pass_s + miss_s + hit * (hit_s - miss_s)
+            gap_s = miss_s + hit * (hit_s - miss_s)
+            after_miss_s = miss_s + beside * np.maximum(pass_s - miss_s, 0.0)
+            after_hit_s = hit_s + beside * np.maximum(pass_s - hit_s, 0.0)
+            round_s = pass_s + after_miss_s + hit * (after_hit_s - after_miss_s)
             if others_alone.any():
                 passes = 1 + np.ceil(miss_s / pass_s) + hit * (np.ceil(hit_s / pass_s) - np.ceil(miss_s / pass_s))
                 round_s = np.where(others_alone, pass_s * passes, round_s)
@@ -73,6 +76,25 @@ class Flow(NamedTuple):
             if np.abs(share - before).max() < SETTLED:
                 break
         return Flows(self.expected[users, lengths] / slowed_s, round_s)
+
+
+def _company(share: Floats, rows: Floats) -> tuple[Floats, Floats]:
+    """Return, for each request, the others' rows in its own passes, and whether another pass follows each of these.
+
+    One that was just verified is not ready again when the next pass begins with those that were waiting. So requests
+    fall into passes that alternate: of S in a pass in the mean, S - 1 are with one of them.
+
+    Args:
+        share: [plans, users], of the passes that each is in; 0 for one that is in all without coming and going.
+        rows: likewise, of its draft.
+    """
+    others = share.sum(axis=1, keepdims=True) - share
+    factor = np.clip((others + share - 1) / np.maximum(others, 1e-9), 0.0, 1.0)
+    factor = np.where(share > 0, factor, 1.0)  # one that is the coordinator's alone is in all passes
+    shared_rows = share * rows
+    together = factor * (shared_rows.sum(axis=1, keepdims=True) - shared_rows)
+    beside = others * (1 - share * factor) / np.maximum(1 - share, 1e-9)  # others in the passes that it is not in
+    return together, np.where(share < 1, np.minimum(beside, 1.0), 0.0)
 
 
 class Flows(NamedTuple):

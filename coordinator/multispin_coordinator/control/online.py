@@ -81,6 +81,7 @@ class _Request:
     choice: Choice | None = None
     is_alone: bool | None = None
     granted_ns: int = 0
+    num_rounds: int = 0  # since it cooperates
     text: LookedUp | None = None
 
 
@@ -102,6 +103,7 @@ class Control:
         self._pause_s = RecentMedian()
         self._planned_ns = -PLAN_NS
         self._num_planned = 0
+        self._is_due = False  # something new is known
         self._lookups = LookupRecord()
         self._row_price = 1.0  # tokens that one more row of a pass costs all requests together
 
@@ -141,6 +143,7 @@ class Control:
             known.survival.add(1, int(index < report.num_hits))
         known.slowness **= 0.5  # what slowed its rounds may be over
         known.reported_ns = now_ns
+        self._is_due = True
 
     def _on_times(self, agent: bytes, draft_us: int, network_us: int) -> None:
         known = self._agents.get(agent)
@@ -155,8 +158,11 @@ class Control:
         if known is None or request is None or request.is_alone is not False:
             return
         known.survival.add(max(1, num_drafted), num_accepted)  # a draft without a token was in vain
-        if num_drafted and request.choice is not None and request.choice.round_s is not None:
-            ratio = (now_ns - request.granted_ns) / 1e9 / request.choice.round_s
+        request.num_rounds += 1
+        # The first round begins with nothing drafted ahead: no round to come is like it.
+        is_usual = num_drafted and request.num_rounds > 1
+        if is_usual and request.choice is not None and request.choice.round_s is not None:
+            ratio = (now_ns - request.granted_ns) / 1e9 / request.choice.round_s.at(num_drafted)
             low, high = SLOWNESS_BOUNDS
             known.slowness += (min(max(ratio, low), high) - known.slowness) / SLOWNESS_ROUNDS
 
@@ -174,7 +180,7 @@ class Control:
         if self.policy == "fixed":
             return LAST
         is_new = request_id not in self._requests
-        is_same = not is_new and len(sessions) == self._num_planned
+        is_same = not is_new and not self._is_due and len(sessions) == self._num_planned
         if now_ns - self._planned_ns >= (PLAN_NS if is_same else min(PLAN_NS, RUSH_NS * len(sessions))):
             self._replan(list(sessions), now_ns)
         elif is_new:
@@ -210,6 +216,7 @@ class Control:
             # First let it draft beside the stream: its estimates are fresh then, and its cache is warm.
             request.is_alone = True
             return Grant(1, PRICE_UNIT, alone=True)
+        request.num_rounds = request.num_rounds if request.is_alone is False else 0
         request.is_alone = False
         agent.is_warm = True
         agent.since_ns = now_ns if agent.since_ns is None else agent.since_ns
@@ -231,7 +238,7 @@ class Control:
         if len(requests) != self._num_planned:
             for agent in self._agents.values():  # under another load another answer
                 agent.ask_ns = ASK_NS
-        self._requests, self._planned_ns, self._num_planned = requests, now_ns, len(requests)
+        self._requests, self._planned_ns, self._num_planned, self._is_due = requests, now_ns, len(requests), False
         view = self.view(sessions)
         choices = self._plan(view)
         if self.policy in LOOKING_UP:

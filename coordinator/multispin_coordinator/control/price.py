@@ -17,7 +17,7 @@ import numpy as np
 
 from multispin_coordinator.control.allocation import Floats, Lengths
 from multispin_coordinator.control.flow import Flow, flow_of
-from multispin_coordinator.control.view import ALONE, Choice, View
+from multispin_coordinator.control.view import ALONE, Choice, RoundTime, View
 
 __all__ = ["price", "row_price"]
 
@@ -40,10 +40,15 @@ def price(view: View) -> list[Choice]:
         for _ in range(SWEEPS):
             lengths = _best(flow, _neighbours(lengths, may_draft, view.l_max), gain)
     prices = _prices(flow, lengths, is_single=len(view.users) <= MOST_SINGLE)
-    round_s = flow.rates(lengths[None]).round_s[0]
+    plans = np.stack([lengths, np.where(lengths > 0, np.minimum(lengths + 1, view.l_max), 0)])
+    seconds, longer_s = flow.rates(plans).round_s
     return [
-        ALONE if length == 0 else Choice(min(int(length) + SLACK, view.l_max), float(each), float(seconds))
-        for length, each, seconds in zip(lengths, prices, round_s, strict=True)
+        ALONE
+        if length == 0
+        else Choice(min(length + SLACK, view.l_max), each, RoundTime(length, round_s, max(0.0, more_s - round_s)))
+        for length, each, round_s, more_s in zip(
+            lengths.tolist(), prices.tolist(), seconds.tolist(), longer_s.tolist(), strict=True
+        )
     ]
 
 

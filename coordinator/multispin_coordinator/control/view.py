@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from multispin_coordinator.control.allocation import Floats
 
-__all__ = ["ALONE", "Choice", "User", "View"]
+__all__ = ["ALONE", "Choice", "RoundTime", "User", "View"]
 
 
 class User(NamedTuple):
@@ -64,7 +64,19 @@ class Choice(NamedTuple):
 
     num_draft_tokens: int
     price: float
-    round_s: float | None
+    round_s: "RoundTime | None"
+
+
+class RoundTime(NamedTuple):
+    """A line through the time of a round: `seconds` with `length` drafted tokens, `per_token_s` for each one more."""
+
+    length: int
+    seconds: float
+    per_token_s: float
+
+    def at(self, length: int) -> float:
+        """Return seconds of a round with so many drafted tokens."""
+        return max(self.seconds / 4, self.seconds + self.per_token_s * (length - self.length))
 
 
 ALONE = Choice(0, 1.0, None)

@@ -5,7 +5,7 @@ Everything that decides is the real thing; only sockets, engines, clocks and use
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ from multispin_coordinator.config import Config as CoordinatorConfig
 from multispin_coordinator.dispatcher import Dispatcher
 from multispin_coordinator.passes import Pass
 from multispin_coordinator.server import Server
+from multispin_coordinator.timing import ROWS, PassTime
 from multispin_models.engines import Loaded
 from multispin_models.messages import Draft, Verdict, decode_agent_message, decode_coordinator_message
 from multispin_models.provenance import Piece
@@ -64,9 +65,16 @@ class RunningCoordinator:
         config: of its daemon.
         loaded: target and tokenizer.
         network: it is reached by.
+        pass_times: as the daemon measures them before it serves.
     """
 
-    def __init__(self, config: CoordinatorConfig, loaded: Loaded, network: Network) -> None:
+    def __init__(
+        self,
+        config: CoordinatorConfig,
+        loaded: Loaded,
+        network: Network,
+        pass_times: Sequence[PassTime] = (),
+    ) -> None:
         self.server = Server(
             config,
             loaded,
@@ -76,6 +84,7 @@ class RunningCoordinator:
             open_channel=network.open_coordinator_channel,
             engine=VirtualEngine(),
             now_ns=now_ns,
+            pass_times=pass_times,
         )
         self._serving = asyncio.create_task(self.server.serve())
 
@@ -185,7 +194,10 @@ class World:
         """Let it run for the scenario's duration."""
         described = self._scenario.coordinator
         coordinator = RunningCoordinator(
-            coordinator_config(described), Loaded(self.target, KnownTokenizer()), self.network
+            coordinator_config(described),
+            Loaded(self.target, KnownTokenizer()),
+            self.network,
+            pass_times=[(rows, described.c0_s + described.per_row_s * rows + described.per_user_s) for rows in ROWS],
         )
         if described.schedule == "barrier":
             wait_for_all(coordinator.server.dispatcher)
