@@ -91,7 +91,7 @@ class Loopback:
             max_context_tokens=N_CTX, max_prompt_tokens=300, max_sessions=max_concurrent, max_sessions_per_agent=64
         )
         coordinator = CoordinatorConfig(
-            bind="tcp://127.0.0.1:*", limits=limits, max_concurrent=max_concurrent, http=settings
+            bind="tcp://127.0.0.1:*", policy="fixed", limits=limits, max_concurrent=max_concurrent, http=settings
         )
         target = Loaded(self.target, ToyTokenizer())
         self.coordinator = Server(coordinator, target, self.target.info, PassMeter(None), context)

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 REOPEN_CODES = frozenset({"unknown_request", "out_of_step", "hello_required"})
 RETRY_CODES = frozenset({"busy", "too_many_sessions", "request_owned", "engine_fault"})
 FINISH_NAMES: dict[int, Finish] = {1: "end", 2: "length"}
-COMPARED = 8  # tokens drafted beside a stream before they are reported
+COMPARED = 16  # tokens drafted beside a stream before they are reported
 
 
 class _Serving:

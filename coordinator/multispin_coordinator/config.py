@@ -1,6 +1,6 @@
 """The coordinator's settings, each with its bound."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
@@ -10,10 +10,11 @@ from multispin_models.engines import DEFAULT_ENGINE
 from multispin_models.records import FieldNotes
 from multispin_models.verification import Rule
 
-__all__ = ["RESERVED_ROWS", "Config", "Limits", "PolicyName", "ScheduleName"]
+__all__ = ["DEFAULT_POLICY", "RESERVED_ROWS", "Config", "Limits", "PolicyName", "ScheduleName"]
 
 RESERVED_ROWS = 8  # kept for prompts in a pass that drafts could fill
 
+DEFAULT_POLICY: Final = "fixed"
 PolicyName = Literal["fixed", "alone", "lookup", "price", "homogeneous", "heterogeneous", "exact"]
 ScheduleName = Literal["continuous", "barrier", "groups"]
 Positive = Annotated[int, Meta(ge=1)]
@@ -106,7 +107,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     out: str | None = None
     run_id: str | None = None
     store: str | None = None
-    policy: PolicyName = "fixed"
+    policy: PolicyName = DEFAULT_POLICY
     schedule: ScheduleName = "continuous"
     patience_s: Seconds = 1.0
     verification: Rule = "coupled"

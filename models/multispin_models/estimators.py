@@ -22,7 +22,7 @@ __all__ = ["Estimate", "LineEstimate", "RecentLine", "RecentMedian", "Survival"]
 RECENT: Final = 15  # samples of a median
 KEPT_PER_SIZE: Final = 9  # samples of a line that are kept for each power of two of x
 SURVIVAL_ROUNDS: Final = 32  # over which acceptance is averaged, the latest most
-PRIOR_ROUNDS: Final = 4.0  # what is believed beforehand weighs as much as so many rounds
+PRIOR_ROUNDS: Final = 2.0  # what is believed beforehand weighs as much as so many rounds
 POOLED_ROUNDS: Final = 12.0  # and what all positions together say, at each of them
 
 

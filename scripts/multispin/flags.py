@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from multispin_coordinator.config import DEFAULT_POLICY
 from multispin_coordinator.control.policies import POLICIES
 from multispin_coordinator.schedule import SCHEDULES
 from multispin_models.clock import wall_time
@@ -13,7 +14,16 @@ from multispin_models.ngram import MIN_NGRAM
 from multispin_models.records import describe_machine, read_governor
 from multispin_models.verification import RULES
 
-__all__ = ["add_draft_flags", "add_policy_flags", "cores", "machine_facts", "numbers", "parse_engines", "positive"]
+__all__ = [
+    "add_draft_flags",
+    "add_policy_flags",
+    "cores",
+    "machine_facts",
+    "numbers",
+    "parse_engines",
+    "policy_of",
+    "positive",
+]
 
 
 def add_draft_flags(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +41,15 @@ def add_draft_flags(parser: argparse.ArgumentParser) -> None:
 def add_policy_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how much is drafted, and how it is verified."""
     parser.add_argument(
-        "--policy", default="fixed", metavar="NAME", help=f"one of {', '.join(POLICIES)} (default %(default)s)"
+        "--policy",
+        metavar="NAME",
+        help=f"one of {', '.join(POLICIES)} (default {DEFAULT_POLICY}; fixed, if --num-draft-tokens is given)",
     )
     parser.add_argument(
         "--schedule", default="continuous", metavar="NAME", help=f"one of {', '.join(SCHEDULES)} (default %(default)s)"
     )
     parser.add_argument(
-        "--num-draft-tokens", type=int, default=4, metavar="L", help="drafted a round with policy fixed (default 4)"
+        "--num-draft-tokens", type=int, metavar="L", help="drafted a round with policy fixed (default 4)"
     )
     parser.add_argument(
         "--verification", default="coupled", metavar="RULE", help=f"one of {', '.join(RULES)} (default %(default)s)"
@@ -49,6 +61,18 @@ def add_policy_flags(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="tokens that a draft is sampled from, by a rejection rule (default 1024)",
     )
+
+
+def policy_of(args: argparse.Namespace) -> dict[str, object]:
+    """Return the settings that the flags of `add_policy_flags` give: who names a length means a fixed one."""
+    length = args.num_draft_tokens
+    return {
+        "policy": args.policy or (DEFAULT_POLICY if length is None else "fixed"),
+        "schedule": args.schedule,
+        "verification": args.verification,
+        "draft_entries": args.draft_entries,
+        **({} if length is None else {"num_draft_tokens": length}),
+    }
 
 
 def parse_engines(text: str, allowed: Sequence[str]) -> list[str]:

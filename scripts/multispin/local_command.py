@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from multispin.flags import add_draft_flags, add_policy_flags, cores
+from multispin.flags import add_draft_flags, add_policy_flags, cores, policy_of
 from multispin.local_run import LocalRun, RunSettings, prepare_draft
 from multispin.progress import counter_line, terminal_progress
 from multispin.report import print_table
@@ -255,11 +255,7 @@ def _settings(args: argparse.Namespace) -> RunSettings:
         "num_agents": args.agents,
         "draft": args.draft,
         "lookup_min_ngram": args.lookup_min_ngram,
-        "policy": args.policy,
-        "schedule": args.schedule,
-        "verification": args.verification,
-        "draft_entries": args.draft_entries,
-        "num_draft_tokens": args.num_draft_tokens,
+        **policy_of(args),
         "draft_ahead": not args.no_draft_ahead,
         "concurrent_per_agent": args.concurrent_per_agent,
         "pair": args.pair,

@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from multispin.supervised import DaemonFailed, Supervised
-from multispin_coordinator.config import Limits, PolicyName, ScheduleName
+from multispin_coordinator.config import DEFAULT_POLICY, Limits, PolicyName, ScheduleName
 from multispin_models.cache import Progress
 from multispin_models.clock import monotonic_ns
 from multispin_models.draft_payload import MOST_ENTRIES
@@ -81,7 +81,7 @@ class RunSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     num_agents: Positive = 1
     draft: Literal["model", "lookup", "lookup+model"] = "model"
     lookup_min_ngram: Annotated[int, Meta(ge=1, le=MAX_NGRAM)] = MIN_NGRAM
-    policy: PolicyName = "fixed"
+    policy: PolicyName = DEFAULT_POLICY
     schedule: ScheduleName = "continuous"
     verification: Rule = "coupled"
     draft_entries: Annotated[int, Meta(ge=1, le=MOST_ENTRIES)] = 1024

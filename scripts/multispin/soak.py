@@ -131,6 +131,7 @@ def run_cell(
     out = Path(args.out) / f"{cell.name}-{time.strftime('%Y%m%dT%H%M%S')}"
     settings = RunSettings(
         num_agents=cell.num_agents,
+        policy="fixed",
         num_draft_tokens=cell.num_draft_tokens,
         pair=args.pair,
         engine=args.engine,

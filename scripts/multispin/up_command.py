@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from multispin.flags import add_draft_flags, add_policy_flags, positive
+from multispin.flags import add_draft_flags, add_policy_flags, policy_of, positive
 from multispin.local_run import MULTISPIN, RunSettings, coordinator_toml, draft_flags, prepare_draft
 from multispin.progress import terminal_progress
 from multispin.supervised import Supervised
@@ -195,11 +195,7 @@ def _settings(args: argparse.Namespace) -> RunSettings:
         "num_agents": args.agents,
         "draft": args.draft,
         "lookup_min_ngram": args.lookup_min_ngram,
-        "policy": args.policy,
-        "schedule": args.schedule,
-        "verification": args.verification,
-        "draft_entries": args.draft_entries,
-        "num_draft_tokens": args.num_draft_tokens,
+        **policy_of(args),
         "concurrent_per_agent": args.concurrent_per_agent,
         "concurrent_alone": args.concurrent_alone or args.concurrent_per_agent,
         "keep_sequences": True,

@@ -275,7 +275,7 @@ class Scene:
         self.context = context
         target = ToyModel(max_sequences=LIMITS.max_sessions)
         self.server = Server(
-            Config(bind="tcp://127.0.0.1:*", limits=LIMITS),
+            Config(bind="tcp://127.0.0.1:*", policy="fixed", limits=LIMITS),
             Loaded(target, ToyTokenizer()),
             target.info,
             PassMeter(None),

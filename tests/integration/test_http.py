@@ -53,7 +53,7 @@ class Up:
         self.port = free_ports(num_agents + 1)
         self.num_agents = num_agents
         self.process = start_multispin(
-            *("up", "--agents", num_agents, "--http-port", self.port, "--logs", self.logs),
+            *("up", "--agents", num_agents, "--http-port", self.port, "--logs", self.logs, "--policy", "fixed"),
             *("--http-keys-file", keys, "--concurrent-per-agent", 2),
         )
         wait_until("all are ready", lambda: "Ctrl-C" in self.process.stdout or self.process.popen.poll() is not None)

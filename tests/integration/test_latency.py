@@ -34,7 +34,7 @@ def serve(up_s: float | None, down_s: float = 0.0, num_requests: int = 2) -> lis
     async def run(context: zmq.Context[Any]) -> list[Finished]:
         target = ToyModel(n_ctx=N_CTX, max_sequences=2)
         draft = ToyModel(n_ctx=N_CTX, max_sequences=2, noise=0.5)
-        config = CoordinatorConfig(bind="tcp://127.0.0.1:*", limits=LIMITS)
+        config = CoordinatorConfig(bind="tcp://127.0.0.1:*", policy="fixed", limits=LIMITS)
         server = Server(config, Loaded(target, ToyTokenizer()), target.info, PassMeter(None), context)  # type: ignore[arg-type]
         serving = asyncio.create_task(server.serve())
         relay = Relay("127.0.0.1", urlsplit(server.endpoint).port or 0, up_s=up_s or 0.0, down_s=down_s)

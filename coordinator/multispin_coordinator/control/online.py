@@ -32,8 +32,9 @@ ASK_NS: Final = 3 * SECOND  # between two reports of an agent whose requests are
 LONGEST_ASK_NS: Final = 48 * SECOND
 FRESH_NS: Final = 2 * SECOND  # a report is good for so long
 TRIAL_NS: Final = 5 * SECOND  # cooperation given up sooner was a mistake
-SLOWNESS_ROUNDS: Final = 16
-SLOWNESS_BOUNDS: Final = (0.5, 4.0)
+SLOWNESS_ROUNDS: Final = 32
+SLOWNESS_BOUNDS: Final = (0.5, 3.0)
+COLD_ROUNDS: Final = 3  # of a request that begins to cooperate, which are not like those to come
 PRIOR_ACCEPTANCE: Final = 0.7  # as the agents believe before their first round
 MOST_REPORTED: Final = 64  # tokens of one report that count
 ASSUMED_ROWS: Final = 16.0  # a pass has so many rows' time in its fixed part, while only one size was seen
@@ -104,6 +105,7 @@ class Control:
         self._planned_ns = -PLAN_NS
         self._num_planned = 0
         self._is_due = False  # something new is known
+        self._settled: bool | None = None  # all do what was planned for them; null while not looked at
         self._lookups = LookupRecord()
         self._row_price = 1.0  # tokens that one more row of a pass costs all requests together
 
@@ -159,12 +161,20 @@ class Control:
             return
         known.survival.add(max(1, num_drafted), num_accepted)  # a draft without a token was in vain
         request.num_rounds += 1
-        # The first round begins with nothing drafted ahead: no round to come is like it.
-        is_usual = num_drafted and request.num_rounds > 1
-        if is_usual and request.choice is not None and request.choice.round_s is not None:
+        is_usual = num_drafted and request.num_rounds > COLD_ROUNDS
+        if is_usual and request.choice is not None and request.choice.round_s is not None and self._is_settled():
             ratio = (now_ns - request.granted_ns) / 1e9 / request.choice.round_s.at(num_drafted)
             low, high = SLOWNESS_BOUNDS
             known.slowness += (min(max(ratio, low), high) - known.slowness) / SLOWNESS_ROUNDS
+
+    def _is_settled(self) -> bool:
+        """Return whether all do what was planned: else rounds take longer than they should."""
+        if self._settled is None:
+            self._settled = all(
+                request.choice is None or request.is_alone is (request.choice.num_draft_tokens == 0)
+                for request in self._requests.values()
+            )
+        return self._settled
 
     # -- what is decided ----------------------------------------------------------------------------------------------
 
@@ -186,13 +196,15 @@ class Control:
         elif is_new:
             self._requests[request_id] = _Request(self._agents[agent].choice)
         request, known = self._requests[request_id], self._agents[agent]
-        choice = request.choice
+        choice, was_alone = request.choice, request.is_alone
         assert choice is not None
         if choice.num_draft_tokens:
             granted = self._cooperate(request, known, choice, now_ns)
         else:
             granted = self._go_alone(request, known, now_ns)
         request.granted_ns = now_ns
+        if request.is_alone is not was_alone:
+            self._settled = None
         return granted
 
     def look_up(self, request_id: int, tokens: Sequence[int]) -> tuple[int, ...]:
@@ -239,6 +251,7 @@ class Control:
             for agent in self._agents.values():  # under another load another answer
                 agent.ask_ns = ASK_NS
         self._requests, self._planned_ns, self._num_planned, self._is_due = requests, now_ns, len(requests), False
+        self._settled = None
         view = self.view(sessions)
         choices = self._plan(view)
         if self.policy in LOOKING_UP:

@@ -20,6 +20,7 @@ import asyncio
 import os
 import random
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,7 @@ from multispin_models.prompts import Job, JobDefaults, encode_prompt, read_jobs
 from multispin_models.records import RoundRecord
 from multispin_models.target_alone import count_differences
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "jobs_of", "run", "settings_of"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="besides alone and fixed (default lookup,price)",
     )
     parser.add_argument("--blocks", type=positive, default=3, metavar="N", help="of every arm (default 3)")
+    parser.add_argument(
+        "--within", type=float, metavar="S", help="begin no blocks later than this; what is done counts"
+    )
     parser.add_argument("--max-tokens", type=positive, default=64, metavar="N", help="of a request (default 64)")
     parser.add_argument(
         "--max-prompt-tokens", type=positive, default=160, metavar="N", help="longer prompts are passed over (160)"
@@ -80,14 +84,14 @@ class _Found:
 def run(args: argparse.Namespace) -> int:
     """Run `multispin bench cooperate` and return the exit status."""
     facts = machine_facts()
-    settings = _settings(args)
+    settings = settings_of(args, max(args.users))
     prepare_side(settings.pair, "target", settings.engine, terminal_progress())
     prepare_draft(settings, terminal_progress())
-    jobs = _jobs(args)
+    jobs = jobs_of(args, max(args.users) * args.blocks)
     if args.coordinator_cpus is not None:
         os.sched_setaffinity(0, args.coordinator_cpus)  # this process is the coordinator
     found, rounds = asyncio.run(_measure(args, settings, _arms(args), jobs))
-    yields = [_yield(arm, users, each) for (users, arm), each in found.items()]
+    yields = [_yield(arm, users, each) for (users, arm), each in found.items() if each.windows]
     bounds = []
     for users in args.users:
         line = pass_line(rounds[users])
@@ -106,9 +110,10 @@ def _arms(args: argparse.Namespace) -> list[Arm]:
     return arms + [Arm("fixed", length) for length in args.lengths] + [Arm(name) for name in args.policies.split(",")]
 
 
-def _settings(args: argparse.Namespace) -> RunSettings:
+def settings_of(args: argparse.Namespace, num_agents: int) -> RunSettings:
+    """Return the settings of a site with so many agents."""
     values = {
-        "num_agents": max(args.users),
+        "num_agents": num_agents,
         "draft": args.draft,
         "lookup_min_ngram": args.lookup_min_ngram,
         "pair": args.pair,
@@ -124,16 +129,15 @@ def _settings(args: argparse.Namespace) -> RunSettings:
         raise ConfigError(f"flags: {error}") from error
 
 
-def _jobs(args: argparse.Namespace) -> list[Job]:
-    """Return the prompts that are short enough, in an order of its own that is always the same."""
+def jobs_of(args: argparse.Namespace, needed: int) -> list[Job]:
+    """Return the prompts that are short enough, at least `needed`, in an order of its own that is always the same."""
     tokenizer = load_tokenizer(args.pair, "target", args.engine, terminal_progress())
     jobs = read_jobs(args.prompts, JobDefaults(max_tokens=args.max_tokens, ignore_end=True))
     short = [job for job in jobs if len(encode_prompt(tokenizer, job.prompt)) <= args.max_prompt_tokens]
-    needed = max(args.users) * args.blocks
     if len(short) < needed:
         raise ConfigError(
             f"{args.prompts} has {len(short)} prompts of at most {args.max_prompt_tokens} tokens, {needed} are needed: "
-            "fewer --users or --blocks, or a larger --max-prompt-tokens"
+            "fewer users or blocks, or a larger --max-prompt-tokens"
         )
     random.Random(0).shuffle(short)  # noqa: S311 - a file is often sorted by task
     return short
@@ -148,12 +152,15 @@ async def _measure(
     texts: dict[str, tuple[int, ...]] = {}
     order = random.Random(1)  # noqa: S311
     show = counter_line("blocks")
+    begun_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="multispin-bench-") as folder:
         async with Site(settings, Path(folder)) as site:
             for block in range(args.blocks):
                 for users in args.users:
                     own = jobs[block * users : (block + 1) * users]
                     for arm in order.sample(arms, len(arms)):
+                        if args.within is not None and time.monotonic() - begun_s > args.within:
+                            return found, rounds
                         await _one(site, arm, own, found[users, arm], rounds[users], texts)
                         show(sum(len(each.windows) for each in found.values()), args.blocks * len(found))
     return found, rounds

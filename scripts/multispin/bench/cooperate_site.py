@@ -195,18 +195,18 @@ class Site:
 
     # -- blocks -------------------------------------------------------------------------------------------------------
 
-    async def serve(self, arm: Arm, jobs: Sequence[Job]) -> Served:
-        """Serve each job at an agent of its own, all at once, under an arm's control."""
+    async def serve(self, arm: Arm, jobs: Sequence[Job], first_agent: int = 0) -> Served:
+        """Serve each job at an agent of its own, from the first on, all at once, under an arm's control."""
         if arm not in self._controls:
             self._controls[arm] = self._control(arm)
         self._server.dispatcher.control = self._controls[arm]
         self._num_blocks += 1
         folders = [self._folder / f"block-{self._num_blocks}" / str(index) for index in range(len(jobs))]
-        agents = self._agents[: len(jobs)]
+        agents = self._agents[first_agent : first_agent + len(jobs)]
         for agent, folder, job in zip(agents, folders, jobs, strict=True):
             assert agent.stdin is not None
             agent.stdin.write(msgspec.json.encode(Block(str(folder), [job])) + b"\n")
-        await asyncio.gather(*(self._hear(agent, index, "done") for index, agent in enumerate(agents)))
+        await asyncio.gather(*(self._hear(agent, index, "done") for index, agent in enumerate(agents, first_agent)))
         requests = [each for folder in folders for each in read_jsonl(folder / "requests.jsonl", RequestRecord).records]
         rounds = [each for folder in folders for each in read_jsonl(folder / "rounds.jsonl", RoundRecord).records]
         return Served(requests, rounds)

@@ -70,7 +70,7 @@ async def _coordinator(num_agents: int, folder: Path) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     model = NullModel(TARGET_PASS, num_agents, is_draft=False)
     limits = Limits(max_sessions=num_agents, max_context_tokens=N_CTX, max_prompt_tokens=N_CTX - 1)
-    config = CoordinatorConfig(bind="tcp://127.0.0.1:*", engine="null", limits=limits)
+    config = CoordinatorConfig(bind="tcp://127.0.0.1:*", engine="null", policy="fixed", limits=limits)
     with zmq.Context() as context:
         server = Server(config, Loaded(model, NullTokenizer()), model.info, PassMeter(None), context)
         print(f"ready {server.endpoint}", flush=True)

@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: argparse.Namespace, engine: str, agents: int, out: Path) -> OverheadRun:
     values = {
         "num_agents": agents,
+        "policy": "fixed",
         "num_draft_tokens": args.num_draft_tokens,
         "draft_ahead": False,
         "pair": args.pair,

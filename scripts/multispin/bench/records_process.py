@@ -66,7 +66,7 @@ async def _coordinator(store: str) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     model = NullModel(TARGET_PASS, 1, is_draft=False)
     limits = Limits(max_sessions=1, max_context_tokens=N_CTX, max_prompt_tokens=N_CTX - 1)
-    config = CoordinatorConfig(bind="tcp://127.0.0.1:*", engine="null", limits=limits)
+    config = CoordinatorConfig(bind="tcp://127.0.0.1:*", engine="null", policy="fixed", limits=limits)
     with zmq.Context() as context:
         server = Server(
             config,

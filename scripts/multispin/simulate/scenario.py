@@ -176,7 +176,7 @@ def coordinator_config(coordinator: Coordinator) -> CoordinatorConfig:
         ConfigError: `settings` has what no coordinator.toml may have.
     """
     try:
-        config = msgspec.convert(coordinator.settings, CoordinatorConfig)
+        config = msgspec.convert({"policy": "fixed"} | coordinator.settings, CoordinatorConfig)
     except msgspec.ValidationError as error:
         raise ConfigError(f"settings of the coordinator: {error}") from error
     return msgspec.structs.replace(config, bind="simulated", limits=coordinator.limits)
