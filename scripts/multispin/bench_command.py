@@ -6,6 +6,7 @@
     multispin bench lookup --prompts FILE                            drafts from the text itself, by match and task
     multispin bench cooperate --prompts FILE                         cooperation against the coordinator alone
     multispin bench step --prompts FILE                              how the control follows a step of the load
+    multispin bench links --prompts FILE                             the rules of verification on slow links
     multispin bench overhead                                         how much of a round is not model time
     multispin bench meter --meter rapl                               what sampling a meter costs a drafting model
     multispin bench records --records 1000000                        no record is lost, none comes twice
@@ -18,6 +19,7 @@ import argparse
 from multispin.bench import (
     alone_command,
     cooperate_command,
+    links_command,
     load_step_command,
     lookup_command,
     meter_command,
@@ -38,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("lookup", lookup_command, "what drafts looked up in the text itself are worth, by match and by task"),
         ("cooperate", cooperate_command, "goodput of cooperation by policy, against the coordinator alone and a bound"),
         ("step", load_step_command, "how the control follows a step of the load, with a picture"),
+        (
+            "links",
+            links_command,
+            "bytes a token and goodput by rule of verification, on slow or distant links",
+        ),
         ("overhead", overhead_command, "how much of a round is not model time"),
         ("meter", meter_command, "what sampling a meter costs, alone and beside a drafting model"),
         ("records", records_command, "records through kills, a cut link and a full disk"),

@@ -21,6 +21,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from multispin.links import Reached
 from multispin.supervised import DaemonFailed, Supervised
 from multispin_coordinator.config import DEFAULT_POLICY, Limits, PolicyName, ScheduleName
 from multispin_models.cache import Progress
@@ -112,14 +113,25 @@ class LocalRun:
         job_flags: command-line flags for the agents: lengths, sampling.
         out: folder, empty or new.
         run_id: in every record.
+        link: between coordinator and agents.
     """
 
-    def __init__(self, settings: RunSettings, prompts: Path, job_flags: Sequence[str], out: Path, run_id: str) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        prompts: Path,
+        job_flags: Sequence[str],
+        out: Path,
+        run_id: str,
+        *,
+        link: Reached | None = None,
+    ) -> None:
+        self._link = Reached() if link is None else link
         self._settings = settings
         self._prompts = prompts
         self._job_flags = [*job_flags, "--run-id", run_id]
         self._out = out
-        self._endpoint = "tcp://127.0.0.1:*"
+        self._endpoint = self._link.bind
         self.started_ns = 0
         self.ended_ns = 0
         self.target: ModelInfo | None = None
@@ -241,7 +253,7 @@ class LocalRun:
 
     def _coordinator_command(self) -> list[str]:
         config = str(self._out / "coordinator.toml")
-        command = [*MULTISPIN, "coordinator", "--exit-with-parent", str(os.getpid())]
+        command = [*self._link.prefix, *MULTISPIN, "coordinator", "--exit-with-parent", str(os.getpid())]
         own = ["--out", str(self._out / "coordinator"), "--run-id", self._run_id]
         return [*command, "--config", config, "--bind", self._endpoint, *own]
 
@@ -249,7 +261,7 @@ class LocalRun:
         settings = self._settings
         flags = {
             "--agent-id": f"agent-{index}",
-            "--coordinator": self._endpoint,
+            "--coordinator": self._link.reach(self._endpoint),
             "--pair": settings.pair,
             "--engine": settings.draft_engine,
             "--threads": settings.agent_threads,
@@ -261,7 +273,7 @@ class LocalRun:
             "--out": self._agent_dir(index),
             "--share": f"{index}/{settings.num_agents}",
         }
-        command = [*MULTISPIN, "agent", "--exit-with-parent", str(os.getpid())]
+        command = [*self._link.prefix, *MULTISPIN, "agent", "--exit-with-parent", str(os.getpid())]
         for flag, value in flags.items():
             command += [flag, str(value)]
         return command + ([] if settings.draft_ahead else ["--no-draft-ahead"]) + self._job_flags
