@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ import multispin_models
 from multispin_agent.confidence import Confidence
 from multispin_agent.config import Config
 from multispin_agent.draft_length import DraftHistory
+from multispin_agent.pacing import Pacer
 from multispin_models.channel import FrameChannel, open_agent_channel
 from multispin_models.clock import monotonic_ns
 from multispin_models.clock_offset import ClockOffset
@@ -25,6 +26,7 @@ from multispin_models.messages import (
     AgentMessage,
     Close,
     Hello,
+    Pace,
     Ping,
     Pong,
     RecordsAck,
@@ -130,6 +132,8 @@ class Client:
         self._failed: RefusedByCoordinator | None = None
         self._pings = 0
         self._heard_ns = 0
+        self._pacer = Pacer(config.send_bytes_per_s)
+        self._held: deque[bytes] = deque()  # frames whose time has not come
         self._channel = open_channel(config.coordinator, config.agent_id, config.security, self._on_frames, context)
         self._keeper = asyncio.create_task(self._keep())
 
@@ -173,16 +177,35 @@ class Client:
             self.send(Close(request_id))
 
     def send(self, message: AgentMessage) -> int:
-        """Send a message; return the bytes of its frame. A full queue drops it: the caller asks again in time."""
+        """Send a message, when its time has come; return the bytes of its frame.
+
+        A full queue drops it: the caller asks again in time.
+        """
         frame = encode(message)
+        now_ns = self.now_ns()
+        due_ns = self._pacer.due_ns(len(frame), now_ns)
+        if due_ns > now_ns or self._held:
+            self.counters["held_messages"] += 1
+            self._held.append(frame)
+            asyncio.get_running_loop().call_later((due_ns - now_ns) / 1e9, self._send_held)
+        else:
+            self._send_now(frame)
+        return len(frame)
+
+    def _send_held(self) -> None:
+        if self._held:
+            self._send_now(self._held.popleft())
+
+    def _send_now(self, frame: bytes) -> None:
         if not self._channel.send([frame]):
             self.counters["unsent_messages"] += 1
-        return len(frame)
 
     async def close(self) -> None:
         """End the keeper and close the socket."""
         self._keeper.cancel()
         await asyncio.gather(self._keeper, return_exceptions=True)
+        while self._held:  # what is left closes requests: a few bytes
+            self._send_held()
         self._channel.close()
 
     async def _keep(self) -> None:
@@ -226,6 +249,8 @@ class Client:
             case Pong():
                 if self.welcome is not None and message.epoch != self.welcome.epoch:
                     self._say_hello()
+            case Pace():
+                self._take_share(message.send_bytes_per_s)
             case RecordsAck():
                 self._on_records_answer(message)
             case Refused(code=code) if code in RECORD_CODES:
@@ -251,11 +276,17 @@ class Client:
         if anew:
             self.clock_offset.reset()  # perhaps another machine
         self.welcome = welcome
+        self._take_share(welcome.send_bytes_per_s)
         self._welcomed.set()
         if anew or forgotten:
             log.warning("coordinator is %s: requests are opened again", "new" if anew else "back")
             for inbox in self._inboxes.values():
                 inbox.put_nowait(Reconnected())
+
+    def _take_share(self, share: float | None) -> None:
+        """Send at this rate from now on, or at this agent's own if that is smaller."""
+        rates = [rate for rate in (self._config.send_bytes_per_s, share) if rate is not None]
+        self._pacer.set_rate(min(rates, default=None), self.now_ns())
 
     def _on_refused(self, refused: Refused) -> None:
         if refused.code == "hello_required":

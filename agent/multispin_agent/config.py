@@ -38,6 +38,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         kept_sequences: sequences of the draft beside these, each with memory for `max_context_tokens`. All that no
             request holds stay, until their room is needed, for the next turn of their conversation; 0 keeps none.
         max_context_tokens: prompt and text of one request in the draft's cache.
+        send_bytes_per_s: payload that this agent may send a second; null sends at once. Where the coordinator gives it
+            a share, the smaller of the two holds.
         retry_s: an answer that has not come for so long is asked for again; doubles up to `retry_max_s`.
         retry_max_s: longest wait between two askings.
         deadline_s: a request without any answer for so long ends with an error.
@@ -73,6 +75,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     max_concurrent: Positive = 1
     kept_sequences: Annotated[int, Meta(ge=0, le=256)] = 1
     max_context_tokens: Annotated[int, Meta(ge=16)] = 2048
+    send_bytes_per_s: Annotated[float, Meta(ge=100.0)] | None = None
     retry_s: Seconds = 2.0
     retry_max_s: Seconds = 15.0
     deadline_s: Seconds = 300.0

@@ -92,6 +92,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         verification: rule of the drafts: "coupled" (ids alone travel, the text is the target's own), "rejection" (the
             distribution that each token was drawn from comes up) or "rejection-lean" (its own weight comes up, draws
             from the target go down); see models/README.md. At temperature 0 all three are the first.
+        uplink_bytes_per_s: payload that all agents together may send a second, shared out among them; they pace their
+            sending. With a policy that plans rounds ("homogeneous", "heterogeneous", "exact") the shares end all
+            uploads at one time, else they are equal. Null: no bound.
         require_exact: refuse to start when the probe finds that the engine is not exact.
         notes: what no sensor tells of this box, for the records: supply, cable, ambient, ...
     """
@@ -111,6 +114,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     schedule: ScheduleName = "continuous"
     patience_s: Seconds = 1.0
     verification: Rule = "coupled"
+    uplink_bytes_per_s: Annotated[float, Meta(ge=100.0)] | None = None
     require_exact: bool = False
     notes: FieldNotes = FieldNotes()
     max_concurrent: Positive = 4

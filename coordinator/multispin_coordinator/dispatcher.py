@@ -20,6 +20,7 @@ from multispin_coordinator.admission import AgentState, Reject, check_draft, che
 from multispin_coordinator.batcher import Share, plan_pass
 from multispin_coordinator.config import Limits
 from multispin_coordinator.control.online import BY_ITSELF, LAST, Control, Grant
+from multispin_coordinator.control.uplink import Uplink
 from multispin_coordinator.passes import Outcome, Pass, PassTiming, work_of
 from multispin_coordinator.roster import Roster
 from multispin_coordinator.schedule import Schedule
@@ -37,6 +38,7 @@ from multispin_models.messages import (
     Draft,
     Hello,
     Open,
+    Pace,
     Ping,
     Pong,
     Records,
@@ -47,6 +49,7 @@ from multispin_models.messages import (
     WeighedDraft,
     Welcome,
     decode_agent_message,
+    encode,
 )
 from multispin_models.records.schema import SCHEMA_VERSION
 from multispin_models.verification import Rule, Undecided, Verification
@@ -88,6 +91,7 @@ class Dispatcher:
         control: says how much agents draft; null leaves it to them.
         schedule: which drafts are verified together; null takes whatever is ready.
         rule: of the verification.
+        uplink: shares out what agents may send; null does not bound it.
     """
 
     def __init__(
@@ -102,8 +106,10 @@ class Dispatcher:
         energy_label: Label | None = None,
         boot_id: str | None = None,
         rule: Rule = "coupled",
+        uplink: Uplink | None = None,
     ) -> None:
         self._rule: Rule = rule
+        self._uplink = uplink
         self._schedule = Schedule("continuous", 0.0) if schedule is None else schedule
         self.control = Control("fixed", limits.max_draft_tokens) if control is None else control
         self.counters: Counter[str] = Counter()
@@ -199,8 +205,9 @@ class Dispatcher:
             energy_label=self._energy_label,
             policy=self.control.policy,
             verification=self._rule,
+            send_bytes_per_s=None if self._uplink is None else self._uplink.welcome(agent),
         )
-        return [Send(agent, welcome)]
+        return [Send(agent, welcome), *self._paces()]
 
     def _on_open(self, agent: bytes, opened: Open, now_ns: int) -> list[Send]:
         check_open(opened, self._target, self._limits, self._max_context, self._rule)
@@ -254,6 +261,8 @@ class Dispatcher:
             got = f"round {draft.round} after {draft.num_committed} tokens"
             raise Reject("out_of_step", f"{got}, expected {expected}; open it again", draft.request_id, draft.round)
         weighed = weighed_of(draft, session.rule, self._target)
+        if self._uplink is not None:
+            self._uplink.on_draft(agent, draft, len(encode(draft)))
         self.control.on_draft(agent, draft)
         if choice is not None:
             session.choose(choice)
@@ -471,8 +480,12 @@ class Dispatcher:
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
-    def on_tick(self, now_ns: int) -> None:
-        """Free the sessions of agents that have been silent for too long, and those that nobody goes on with."""
+    def on_tick(self, now_ns: int) -> list[Send]:
+        """Free the sessions of agents that have been silent for too long, and those that nobody goes on with.
+
+        Returns:
+            The shares of the uplink that have changed.
+        """
         limit_ns = int(self._limits.agent_timeout_s * 1e9)
         for agent, state in list(self.agents.items()):
             if now_ns - state.last_seen_ns > limit_ns:
@@ -480,12 +493,19 @@ class Dispatcher:
                 self.counters["agents_lost"] += 1
                 del self.agents[agent]
                 self.control.forget(agent)
+                if self._uplink is not None:
+                    self._uplink.forget(agent)
                 self._drop_sessions_of(agent)
         oldest_ns = now_ns - int(self._limits.session_timeout_s * 1e9)
         for session in list(self.sessions.values()):
             if session.job is None and session.received_ns < oldest_ns:
                 self.counters["sessions_abandoned"] += 1
                 self._drop(session)
+        return self._paces()
+
+    def _paces(self) -> list[Send]:
+        changes = {} if self._uplink is None else self._uplink.changes()
+        return [Send(agent, Pace(share)) for agent, share in changes.items()]
 
     def _drop_sessions_of(self, agent: bytes) -> None:
         for session in self._roster.of_agent(agent):

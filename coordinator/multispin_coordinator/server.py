@@ -16,6 +16,7 @@ import zmq
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config
 from multispin_coordinator.control.online import Control
+from multispin_coordinator.control.uplink import Uplink
 from multispin_coordinator.dispatcher import ALONE, Dispatcher, Send
 from multispin_coordinator.keeper import Keeper
 from multispin_coordinator.passes import Outcome, Pass, PassTiming
@@ -85,6 +86,7 @@ class Server:
             energy_label=meter.label,
             boot_id=read_boot_id(),
             rule=config.verification,
+            uplink=_uplink(config),
         )
         self._model = target.model
         self._meter = meter
@@ -119,7 +121,7 @@ class Server:
                     await asyncio.wait({self._failed}, timeout=TICK_S)
                     if self._failed.done():
                         self._failed.result()
-                    self.dispatcher.on_tick(self._now_ns())
+                    self._send(self.dispatcher.on_tick(self._now_ns()))
                     self._start_pass()
             finally:
                 self._closed = True
@@ -222,3 +224,10 @@ class Server:
             is_prefill=[work.is_prefill for work in work_pass.work],
         )
         return outcomes, (self._now_ns() - started_ns) // 1000, shares
+
+
+def _uplink(config: Config) -> Uplink | None:
+    if config.uplink_bytes_per_s is None:
+        return None
+    plans_rounds = config.policy in {"homogeneous", "heterogeneous", "exact"}
+    return Uplink(config.uplink_bytes_per_s, is_equal=not plans_rounds)

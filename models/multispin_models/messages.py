@@ -17,6 +17,7 @@
              <------------------------------  Pong       alive, and still the same epoch
       Records ----------------------------->             what was measured, when nothing else is to be sent
              <------------------------------  RecordsAck it is on disk
+             <------------------------------  Pace       how much to send a second, where the uplink is shared out
 
 A frame is one byte of protocol version, then a msgpack array [type, fields ...]; on the ROUTER side the frame list is
 [routing id, frame]. The routing id is the agent's id. Draft and Verdict are idempotent: (request, round) asked twice
@@ -47,6 +48,7 @@ __all__ = [
     "Draft",
     "Hello",
     "Open",
+    "Pace",
     "Ping",
     "Pong",
     "Records",
@@ -63,7 +65,7 @@ __all__ = [
     "encode",
 ]
 
-PROTOCOL_VERSION: Final = 4
+PROTOCOL_VERSION: Final = 5
 MAX_FRAME_BYTES: Final = 1 << 20  # MAXMSGSIZE of both sockets: 200,000 tokens, far above any context served
 MAX_RECORD_BYTES: Final = 1 << 19  # a text of a whole context and its token ids
 MOST_DRAFTED: Final = 64  # in a round, whatever the limits
@@ -74,6 +76,7 @@ TokenId = Annotated[int, Meta(ge=0, lt=1 << 24)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 31)]
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Text = Annotated[str, Meta(max_length=2048)]
+ByteRate = Annotated[float, Meta(ge=1.0, le=1e12)]
 Large = Annotated[int, Meta(ge=0)]  # 64 bits: nanoseconds of a clock, sums of microseconds and nanojoules
 
 
@@ -233,6 +236,7 @@ class Welcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
         energy_label: of the joules in its verdicts, "measured", "calibrated" or "modelled"; null without a meter.
         policy: how the draft length is chosen; with "fixed" each agent has its own.
         verification: the rule by which drafts are verified.
+        send_bytes_per_s: payload that this agent may send a second, until a Pace says otherwise; null: any.
     """
 
     protocol_version: int
@@ -249,6 +253,7 @@ class Welcome(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, 
     energy_label: Label | None = None
     policy: Name = "fixed"
     verification: Rule = "coupled"
+    send_bytes_per_s: ByteRate | None = None
 
 
 class Refused(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=18):
@@ -330,6 +335,12 @@ class RecordsAck(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tru
     last_sequence: Large
 
 
+class Pace(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=23):
+    """What an agent may send a second from now on, payload, where the coordinator shares out the uplink."""
+
+    send_bytes_per_s: ByteRate
+
+
 class Pong(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=20):
     """Answer to Ping, with the epoch."""
 
@@ -338,7 +349,7 @@ class Pong(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag
 
 
 AgentMessage = Hello | Open | Draft | WeighedDraft | Close | Ping | Report | Records
-CoordinatorMessage = Welcome | Refused | Verdict | UndecidedVerdict | Pong | RecordsAck
+CoordinatorMessage = Welcome | Refused | Verdict | UndecidedVerdict | Pong | RecordsAck | Pace
 
 _VERSION_BYTE = bytes([PROTOCOL_VERSION])
 _encoder = msgspec.msgpack.Encoder()

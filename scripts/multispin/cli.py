@@ -31,6 +31,7 @@ COMMANDS = (
     Command("models", "multispin.models_command", "list and fetch models, check a draft/target pair"),
     Command("plan", "multispin.plan_command", "solve a scenario: draft lengths and shares of the channel, by policy"),
     Command("meter", "multispin.meter_command", "list, read, watch and calibrate this machine's energy sensors"),
+    Command("shape", "multispin.shape_command", "give coordinators' traffic its share of a link that this box owns"),
     Command("simulate", "multispin.simulate_command", "simulate agents, links and a coordinator, sound or failing"),
     Command("records", "multispin.records_command", "look into records: show, check, export, fields"),
     Command("bench", "multispin.bench_command", "measure a verification, or the overhead of a round"),

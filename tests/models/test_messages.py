@@ -20,6 +20,7 @@ from multispin_models.messages import (
     Draft,
     Hello,
     Open,
+    Pace,
     Ping,
     Pong,
     Records,
@@ -107,11 +108,13 @@ COORDINATOR_MESSAGES: st.SearchStrategy[CoordinatorMessage] = st.one_of(
         energy_label=st.none() | st.sampled_from(["measured", "calibrated", "modelled"]),
         policy=NAME,
         verification=st.sampled_from(["coupled", "rejection", "rejection-lean"]),
+        send_bytes_per_s=st.none() | st.floats(1.0, 1e12),
     ),
     st.builds(Refused, NAME, st.text(max_size=100), U64, COUNT),
     st.builds(Verdict, **VERDICT),
     st.builds(UndecidedVerdict, **VERDICT, candidates=st.binary(min_size=1, max_size=40), first=COUNT),
     st.builds(Pong, COUNT, U64),
+    st.builds(Pace, st.floats(1.0, 1e12)),
     st.builds(RecordsAck, NAME, U64, U64),
 )
 SAMPLE = Open(7, 0, (1, 2, 3), 3, 8, Sampling(0.8, 40, 0.9, 5))
@@ -172,7 +175,7 @@ def test_a_verdict_that_waited_for_hours_in_a_queue_and_cost_kilojoules_is_still
 @pytest.mark.parametrize("version", [0, 2, 255])
 def test_another_version_is_told_apart_from_garbage(version: int) -> None:
     frame = bytes([version]) + encode(SAMPLE)[1:]
-    with pytest.raises(WireVersionError, match=f"version {version}, this side speaks 4"):
+    with pytest.raises(WireVersionError, match=f"version {version}, this side speaks 5"):
         decode_agent_message(frame)
     with pytest.raises(WireVersionError):
         decode_coordinator_message(frame)
