@@ -16,7 +16,7 @@ from multispin_models.ngram import shared_length
 from multispin_models.sampling import Sampling, choose_weighed, probabilities, uniform
 from multispin_models.verification import DRAFT
 
-__all__ = ["Drafted", "Drafter", "ModelDrafter", "certain"]
+__all__ = ["Drafted", "Drafter", "ModelDrafter"]
 
 
 class Drafted(NamedTuple):
@@ -25,11 +25,6 @@ class Drafted(NamedTuple):
     token_id: int
     evidence: Evidence
     drawn_from: DraftDistribution | None = None
-
-
-def certain(token_id: int) -> DraftDistribution:
-    """Return what a token is drawn from that nobody has drawn: itself."""
-    return DraftDistribution((token_id,), (TOTAL,))
 
 
 class Drafter(Protocol):

@@ -7,7 +7,8 @@ stood before, and what followed there is the guess. It costs microseconds, so it
 from collections.abc import Callable, Sequence
 
 from multispin_agent.confidence import Evidence
-from multispin_agent.drafter import Drafted, Drafter, certain
+from multispin_agent.drafter import Drafted, Drafter
+from multispin_models.draft_distribution import certain
 from multispin_models.ngram import NgramIndex, shared_length
 
 __all__ = ["LookupDrafter", "LookupFirstDrafter"]

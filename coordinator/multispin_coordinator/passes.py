@@ -24,7 +24,7 @@ class Work(NamedTuple):
         is_prefill: they answer an Open, not a Draft.
         copy_of: with a new sequence, one whose first `start` tokens it begins with; it is copied before all else.
         rule: of the verification.
-        weighed: what the draft was drawn from, by a rejection rule; null without a draft.
+        weighed: what the draft was drawn from, by a rejection rule; null without a draft of an agent.
         first_candidate: above 0 if draws from the target are asked for, from this number on, in place of a token.
     """
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from multispin_coordinator.passes import Outcome, Pass, Work
+from multispin_models.draft_distribution import certain
 from multispin_models.errors import EngineFault, LimitError
 from multispin_models.language_model import LanguageModel, Logits, Rows
 from multispin_models.sampling import Sampling, choose, probabilities
@@ -127,10 +128,11 @@ def _by_rejection(work: Work, draft: Sequence[int], target: Sequence[Probabiliti
     if work.first_candidate:
         first = work.first_candidate
         return Undecided(0, first, tuple(residual_candidates(target[0], seed, position, first, CANDIDATES)))
-    weights = () if work.weighed is None else work.weighed.weights[: len(draft)]
-    if work.weighed is not None and work.weighed.distributions is not None:
+    if work.weighed is None:  # no agent's draft: nobody has drawn it
+        return verify_rejection(draft, [certain(token) for token in draft], target, seed, position)
+    if work.weighed.distributions is not None:
         return verify_rejection(draft, work.weighed.distributions[: len(draft)], target, seed, position)
-    lean = verify_lean(draft, weights, target, seed, position)
+    lean = verify_lean(draft, work.weighed.weights[: len(draft)], target, seed, position)
     if lean.next_token_id is not None:
         return Verification(lean.num_accepted, lean.next_token_id)
     row = lean.num_accepted

@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["TOTAL", "WEIGHT_BITS", "DraftDistribution", "payload_bits", "quantize"]
+__all__ = ["TOTAL", "WEIGHT_BITS", "DraftDistribution", "certain", "payload_bits", "quantize"]
 
 WEIGHT_BITS: Final = 16  # Q_B of the paper
 TOTAL: Final = 1 << WEIGHT_BITS
@@ -53,6 +53,11 @@ class DraftDistribution(NamedTuple):
         whole = np.zeros(n_vocab)
         whole[list(self.token_ids)] = np.array(self.weights) / TOTAL
         return whole
+
+
+def certain(token_id: int) -> DraftDistribution:
+    """Return what a token is drawn from that nobody has drawn, such as one that was looked up: itself."""
+    return DraftDistribution((token_id,), (TOTAL,))
 
 
 def quantize(probabilities: npt.NDArray[np.float64], max_entries: int) -> DraftDistribution:

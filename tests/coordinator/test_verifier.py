@@ -11,7 +11,7 @@ from multispin_coordinator.passes import Outcome, Pass, Work
 from multispin_coordinator.verifier import run_pass
 from multispin_models.errors import EngineFault
 from multispin_models.language_model import Logits, Rows
-from multispin_models.sampling import Sampling
+from multispin_models.sampling import Sampling, probabilities
 from multispin_models.target_alone import generate_alone
 from multispin_models.verification import Verification
 
@@ -127,3 +127,23 @@ def test_rows_after_the_first_difference_are_not_looked_at() -> None:
     draft = [ALONE[1], WRONG, WRONG]
     [outcome] = run_pass(model, Pass((), (work(0, 3, [ALONE[0], *draft], draft),)))
     assert outcome == Outcome(0, Verification(1, ALONE[2]))
+
+
+def test_by_a_rejection_rule_a_draft_that_nobody_drew_keeps_the_targets_distribution() -> None:
+    """Of the coordinator's own drafts, looked up in the text, there is no distribution: each is a point mass."""
+    model = ToyModel(n_vocab=5)
+    run_pass(model, Pass((), (work(None, 0, PROMPT, ()),)))
+    alone = ToyModel(n_vocab=5)
+    [logits] = alone.forward([Rows(alone.open_sequence(), PROMPT, 1)])
+    expected = 1000 * probabilities(logits[0], Sampling(3.0))
+    for rule in ("rejection", "rejection-lean"):
+        counts = [0] * 5
+        for seed in range(1000):
+            sampling = Sampling(3.0, seed=seed)
+            parts = Work(0, 2, [PROMPT[-1], 4], (4,), 3, sampling, rule=rule)  # type: ignore[arg-type]
+            verification = run_pass(model, Pass((), (parts,)))[0].verification
+            assert isinstance(verification, Verification)
+            counts[4 if verification.num_accepted else verification.next_token_id] += 1
+        # Chi-square of 4 degrees of freedom at 1 - 1e-4; a token that is always accepted is far beyond.
+        assert sum((seen - wanted) ** 2 / wanted for seen, wanted in zip(counts, expected, strict=True)) < 23.51
+        assert 0 < counts[4] < 1000
