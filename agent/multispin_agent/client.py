@@ -15,10 +15,11 @@ from multispin_agent.confidence import Confidence
 from multispin_agent.config import Config
 from multispin_agent.draft_length import DraftHistory
 from multispin_agent.pacing import Pacer
-from multispin_models.channel import FrameChannel, open_agent_channel
+from multispin_models.channel import FrameChannel
 from multispin_models.clock import monotonic_ns
 from multispin_models.clock_offset import ClockOffset
 from multispin_models.clock_watch import ClockWatch
+from multispin_models.connections import open_agent_channel
 from multispin_models.errors import ConfigError, WireError
 from multispin_models.language_model import ModelInfo
 from multispin_models.messages import (

@@ -18,6 +18,7 @@ from multispin_coordinator.config import Config
 from multispin_coordinator.control.online import Control
 from multispin_coordinator.control.uplink import Uplink
 from multispin_coordinator.dispatcher import ALONE, Dispatcher, Send
+from multispin_coordinator.enrolment import EnrolmentChannel, open_enrolment
 from multispin_coordinator.keeper import Keeper
 from multispin_coordinator.passes import Outcome, Pass, PassTiming
 from multispin_coordinator.schedule import Schedule
@@ -25,10 +26,12 @@ from multispin_coordinator.session import Session
 from multispin_coordinator.store import RecordStore
 from multispin_coordinator.timing import PassTime
 from multispin_coordinator.verifier import run_pass
-from multispin_models.channel import FrameChannel, open_coordinator_channel
+from multispin_models.channel import FrameChannel
 from multispin_models.clock import monotonic_ns
+from multispin_models.connections import open_coordinator_channel
 from multispin_models.engine_thread import Engine, EngineThread
 from multispin_models.engines import Loaded
+from multispin_models.keys.gate import GuardedChannel
 from multispin_models.language_model import ModelInfo
 from multispin_models.messages import CoordinatorMessage, Open, Refused, Verdict, encode
 from multispin_models.records import AnyRecord, read_boot_id
@@ -97,7 +100,22 @@ class Server:
         self._pass_due = self._computing = self._closed = False
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._keeper = None if store is None else Keeper(store, self._send, self.dispatcher.on_batch_done)
-        self._channel = open_channel(config.bind, config.security, self._on_frames, context)
+        self._channel = open_channel(config.bind, config.security, self._on_frames, context, self.dispatcher.counters)
+        self._enrolment = self._open_enrolment(config.security.enrol_bind)
+
+    def _open_enrolment(self, endpoint: str | None) -> EnrolmentChannel | None:
+        if endpoint is None or not isinstance(self._channel, GuardedChannel):
+            return None
+        try:
+            return open_enrolment(endpoint, self.endpoint, self._channel.gate)
+        except BaseException:
+            self._channel.close()
+            raise
+
+    @property
+    def enrol_endpoint(self) -> str | None:
+        """Where boxes enrol; null where they cannot."""
+        return None if self._enrolment is None else self._enrolment.endpoint
 
     @property
     def endpoint(self) -> str:
@@ -126,6 +144,8 @@ class Server:
             finally:
                 self._closed = True
                 self._channel.close()
+                if self._enrolment is not None:
+                    self._enrolment.close()
                 self._engine.shutdown()
 
     def keep_own(self, records: list[AnyRecord]) -> None:

@@ -16,7 +16,8 @@ from multispin_agent.draft_source import model_source
 from multispin_agent.generate import generate
 from multispin_agent.request import Finished, Request, RequestFailed
 from multispin_agent.serve_file import ServeFile
-from multispin_models.channel import Channel, Security, open_coordinator_channel
+from multispin_models.channel import Channel, Security
+from multispin_models.connections import open_coordinator_channel
 from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import Loaded
 from multispin_models.language_model import ChatMessage

@@ -11,7 +11,8 @@ import pytest
 import zmq
 from zmq.auth import create_certificates
 
-from multispin_models.channel import Channel, Security, is_loopback, open_agent_channel, open_coordinator_channel
+from multispin_models.channel import Channel, Security, is_loopback
+from multispin_models.connections import open_agent_channel, open_coordinator_channel
 from multispin_models.errors import ConfigError
 from multispin_models.messages import MAX_FRAME_BYTES
 
@@ -241,9 +242,10 @@ def test_with_keys_messages_go_both_ways_and_a_strangers_do_not(tmp_path: Path) 
             await until(lambda: all(poll(monitor) for monitor in refused), "both handshakes fail")
             ends.connect("a", keys["agent"]).send([b"up"])
             await until(lambda: ends.up, "the agent's message comes up")
-            assert ends.coordinator.send([b"a", b"down"])
+            assert ends.coordinator.send([b"agent", b"down"])
             await until(lambda: ends.down, "the answer comes down")
-            assert (ends.up, ends.down) == ([[b"a", b"up"]], [[b"down"]])
+            # The name is the key's, not the one that the peer gives itself.
+            assert (ends.up, ends.down) == ([[b"agent", b"up"]], [[b"down"]])
             for watched, monitor in zip((stranger._socket, keyless), refused, strict=True):
                 watched.disable_monitor()
                 monitor.close(0)

@@ -182,7 +182,12 @@ class Network:
         return port.channel
 
     def open_coordinator_channel(
-        self, _endpoint: str, _security: Security, on_frames: Callable[[list[bytes]], None], _context: Any
+        self,
+        _endpoint: str,
+        _security: Security,
+        on_frames: Callable[[list[bytes]], None],
+        _context: Any,
+        _counters: Any,
     ) -> CoordinatorChannel:
         """Return the new channel of the coordinator, in place of the one it had."""
         self._coordinator = CoordinatorChannel(self, on_frames)
