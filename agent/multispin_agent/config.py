@@ -11,7 +11,10 @@ from multispin_models.engines import DEFAULT_ENGINE
 from multispin_models.ngram import MAX_NGRAM, MIN_NGRAM
 from multispin_models.records import FieldNotes
 
-__all__ = ["Config"]
+__all__ = ["RELOADABLE", "Config"]
+
+# What SIGHUP changes, for requests that begin after it; the rest needs a restart.
+RELOADABLE = frozenset({"num_draft_tokens", "retry_s", "retry_max_s", "deadline_s"})
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0.0)]

@@ -14,7 +14,6 @@ import asyncio
 import logging
 import secrets
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -24,7 +23,7 @@ import zmq
 
 from multispin_agent.attribution import BoxEnergy, account_of
 from multispin_agent.client import Client
-from multispin_agent.config import Config
+from multispin_agent.config import RELOADABLE, Config
 from multispin_agent.draft_source import DraftSource, open_draft_source
 from multispin_agent.serve_file import ServeFile
 from multispin_agent.spool import Spool
@@ -34,10 +33,12 @@ from multispin_models.energy import Sampler, open_meter
 from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import ENGINES
 from multispin_models.errors import ConfigError, MultispinError
+from multispin_models.journal import start_logging
 from multispin_models.prompts import Job, add_job_flags, job_defaults, read_jobs
 from multispin_models.records import read_boot_id
 from multispin_models.records.idle import measure_idle
 from multispin_models.records.journal import Journal
+from multispin_models.service_manager import Reloader, notify, watchdog, watchdog_interval_s
 from multispin_models.settings import add_setting_flags, read_settings
 
 __all__ = ["add_arguments", "run"]
@@ -195,6 +196,9 @@ async def _serve_http(config: Config, args: argparse.Namespace) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    asyncio.get_running_loop().add_signal_handler(
+        signal.SIGHUP, log.info, "reload: not serving yet, the settings are those of the start"
+    )
     api, server = open_interface(config.http_listen, config.http_keys_file, config.http, config.pair)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(server.stop)
@@ -223,19 +227,25 @@ async def _serve_http(config: Config, args: argparse.Namespace) -> int:
         stack.push_async_callback(server.stop)
         stack.push_async_callback(api.stop)
         api.open(service, service.collector)
+        reload = Reloader(config, lambda: read_settings(Config, args), RELOADABLE, service.reconfigure)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
         told = asyncio.create_task(_tell_ready(opened.client, server.url))
+        await stack.enter_async_context(watchdog(opened.engine, watchdog_interval_s()))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({told, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if told.done():
             told.result()  # a refusal for good ends the agent
         await stopped
         told.cancel()
+        notify("STOPPING=1")
     log.info("stopped by signal")
     return 0
 
 
 async def _tell_ready(client: Client, url: str) -> None:
+    notify(f"STATUS=answering at {url}; waiting for the coordinator's welcome")
     await client.ready()
+    notify("READY=1", f"STATUS=serving at {url}")
     print(f"ready {url}", flush=True)  # noqa: T201 - the signal to whoever started this
 
 
@@ -246,7 +256,7 @@ async def _serve(config: Config, args: argparse.Namespace) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Run `multispin agent`; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    start_logging()
     try:
         return asyncio.run(_serve(read_settings(Config, args), args))
     except MultispinError as error:

@@ -10,9 +10,22 @@ from multispin_models.engines import DEFAULT_ENGINE
 from multispin_models.records import FieldNotes
 from multispin_models.verification import Rule
 
-__all__ = ["DEFAULT_POLICY", "RESERVED_ROWS", "Config", "Limits", "PolicyName", "ScheduleName"]
+__all__ = ["DEFAULT_POLICY", "RELOADABLE", "RESERVED_ROWS", "Config", "Limits", "PolicyName", "ScheduleName"]
 
 RESERVED_ROWS = 8  # kept for prompts in a pass that drafts could fill
+
+# What SIGHUP changes while requests go on; the rest needs a restart. (The registry of keys is read again by itself.)
+RELOADABLE = frozenset(
+    {
+        "limits.max_agents",
+        "limits.max_sessions_per_agent",
+        "limits.max_waiting",
+        "limits.prefill_rows",
+        "limits.session_timeout_s",
+        "schedule",
+        "patience_s",
+    }
+)
 
 DEFAULT_POLICY: Final = "fixed"
 PolicyName = Literal["fixed", "alone", "lookup", "price", "homogeneous", "heterogeneous", "exact"]

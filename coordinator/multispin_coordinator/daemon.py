@@ -10,7 +10,7 @@ import asyncio
 import logging
 import secrets
 import signal
-import sys
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ import msgspec
 import zmq
 
 from multispin_coordinator.attribution import PassMeter
-from multispin_coordinator.config import Config
+from multispin_coordinator.config import RELOADABLE, Config
 from multispin_coordinator.server import Server
 from multispin_coordinator.store import RecordStore
 from multispin_coordinator.timing import time_passes
@@ -29,10 +29,12 @@ from multispin_models.energy import OpenedMeter, Sampler, open_meter
 from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import ENGINES, Loaded, load_side, log_progress
 from multispin_models.errors import ConfigError, MultispinError, UnsupportedModel
+from multispin_models.journal import start_logging
 from multispin_models.language_model import ModelInfo
 from multispin_models.probes import probe_exactness, probe_rollback
 from multispin_models.records.idle import measure_idle
 from multispin_models.records.journal import Account, Journal
+from multispin_models.service_manager import Reloader, notify, watchdog, watchdog_interval_s
 from multispin_models.settings import add_setting_flags, read_settings
 
 if TYPE_CHECKING:
@@ -130,12 +132,18 @@ def _journal(config: Config, server: Server, info: ModelInfo, meter: PassMeter, 
     return Journal(run_id, "coordinator", info, config, account, server.keep_own, out)
 
 
-async def serve(config: Config) -> None:
-    """Load the target and serve until SIGTERM or SIGINT; a signal while it loads ends it after the load."""
+async def serve(config: Config, reread: Callable[[], Config]) -> None:
+    """Load the target and serve until SIGTERM or SIGINT; a signal while it loads ends it after the load.
+
+    Args:
+        config: at the start.
+        reread: returns what the files say now; called on SIGHUP.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, log.info, "reload: not serving yet, the settings are those of the start")
     check_endpoint(config.bind, config.security)
     opened = open_meter(config.meter)
     if opened.meter is None:
@@ -157,10 +165,14 @@ async def serve(config: Config) -> None:
         meter.start()
         # The signal to whoever started this.
         print(f"ready {server.endpoint} {msgspec.json.encode(info).decode()}", flush=True)  # noqa: T201
+        loop.add_signal_handler(signal.SIGHUP, Reloader(config, reread, RELOADABLE, server.reconfigure))
         serving = asyncio.create_task(server.serve(_journal(config, server, info, meter, opened)))
         if interface is not None:
             _open(interface[0], config, server, loaded, info, meter)
+        notify("READY=1", f"STATUS=serving at {server.endpoint}")
+        await stack.enter_async_context(watchdog(server.engine, watchdog_interval_s()))
         await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        notify("STOPPING=1")
         if interface is not None:  # users first, then what serves them
             await interface[0].stop()
             await interface[1].stop()
@@ -176,11 +188,11 @@ async def serve(config: Config) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `multispin coordinator`; return the exit status."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    start_logging()
     try:
         config = read_settings(Config, args)
         log.info("settings: %s", msgspec.json.encode(config).decode())
-        asyncio.run(serve(config))
+        asyncio.run(serve(config, lambda: read_settings(Config, args)))
     except MultispinError as error:
         log.error("%s", error)  # noqa: TRY400 - what to do is in the message, not in the trace
         return 1

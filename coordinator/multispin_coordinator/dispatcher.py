@@ -131,6 +131,11 @@ class Dispatcher:
         self._pending_since_ns: int | None = None  # end of the last pass, if it left work for the next
         self._deferred: dict[int, tuple[bytes, Open, int]] = {}  # Opens that came while their session was computed
 
+    def reconfigure(self, limits: Limits, schedule: Schedule) -> None:
+        """Go by other limits from now on; what is open stays open. Sizes of caches are those of the start."""
+        self._limits = limits
+        self._schedule = schedule
+
     @property
     def num_kept_sequences(self) -> int:
         """Sequences of requests that have ended, kept for prompts that begin with the same tokens."""
@@ -184,7 +189,8 @@ class Dispatcher:
         known = self.agents.get(agent)
         check_hello(agent, hello, target=self._target, known=known, num_agents=len(self.agents), limits=self._limits)
         if known is None or known.instance_id != hello.instance_id:
-            log.info("agent %r joined, version %r", hello.agent_id, hello.software_version)
+            fields = {"event": "agent_joined", "agent_id": hello.agent_id, "version": hello.software_version}
+            log.info("agent %r joined, version %r", hello.agent_id, hello.software_version, extra={"fields": fields})
         if known is not None and known.instance_id != hello.instance_id:
             self._drop_sessions_of(agent)  # it started anew: nobody will ask for them again
         if known is None or known.instance_id != hello.instance_id:
@@ -520,7 +526,13 @@ class Dispatcher:
         self.counters[counter] += 1
         # A peer that is refused again and again must not fill the log: the 1st, 10th, 100th ... are told.
         level = logging.INFO if str(self.counters[counter]).strip("0") == "1" else logging.DEBUG
-        log.log(level, "%s %d: %r request %x: %s", counter, self.counters[counter], agent, reject.request_id, reject)
+        fields = {
+            "event": counter,
+            "agent_id": agent.decode(errors="replace"),
+            "request_id": f"{reject.request_id:016x}",
+        }
+        told = (counter, self.counters[counter], agent, reject.request_id, reject)
+        log.log(level, "%s %d: %r request %x: %s", *told, extra={"fields": fields})
         return [Send(agent, Refused(reject.code, reject.message[:2048], reject.request_id, reject.round))]
 
 

@@ -77,14 +77,15 @@ class Desk:
             log.info("device %s has a new key, %s", device_id, fingerprint(question.public_key))
             return device_id
         device_id = self._registry.redeem(question.token_id, question.secret, public_key, self._now_s())
-        log.info("device %s is enrolled, key %s", device_id, fingerprint(public_key))
+        fields = {"event": "enrolled", "agent_id": device_id}
+        log.info("device %s is enrolled, key %s", device_id, fingerprint(public_key), extra={"fields": fields})
         return device_id
 
     def _refuse(self, code: str, message: str) -> EnrolRefused:
         name = f"refused_enrolment_{code}"
         self._counters[name] += 1
         level = logging.WARNING if str(self._counters[name]).strip("0") == "1" else logging.DEBUG
-        log.log(level, "%s %d: %s", name, self._counters[name], message)
+        log.log(level, "%s %d: %s", name, self._counters[name], message, extra={"fields": {"event": name}})
         return EnrolRefused(code, message)
 
 

@@ -158,6 +158,15 @@ class Server:
             self._keeper.close()
         log.info("closed; counters: %s", dict(sorted(self.dispatcher.counters.items())))
 
+    def reconfigure(self, config: Config) -> None:
+        """Go by the settings of `RELOADABLE` from now on."""
+        self.dispatcher.reconfigure(config.limits, Schedule(config.schedule, config.patience_s))
+
+    @property
+    def engine(self) -> Engine:
+        """The thread that computes the passes."""
+        return self._engine
+
     def open_alone(self, opened: Open, on_answer: Callable[[Verdict | Refused], None]) -> Session:
         """Return the session of a text that the target writes without drafts, in the passes that verify the agents'.
 

@@ -28,6 +28,7 @@ COMMANDS = (
     Command("agent", "multispin_agent.daemon", "run an agent: draft for the requests of a file or of standard input"),
     Command("coordinator", "multispin_coordinator.daemon", "run a coordinator: verify the drafts of all its agents"),
     Command("settings", "multispin.settings_command", "the settings of agent and coordinator, each with its default"),
+    Command("config", "multispin.config_command", "check the settings of daemons: files, drop-ins, what is allowed"),
     Command("keys", "multispin.keys_command", "make, enrol, list, change and revoke the keys of coordinator and boxes"),
     Command("models", "multispin.models_command", "list and fetch models, check a draft/target pair"),
     Command("plan", "multispin.plan_command", "solve a scenario: draft lengths and shares of the channel, by policy"),

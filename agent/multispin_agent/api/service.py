@@ -61,6 +61,10 @@ class AgentService:
         self._meter = meter
         self.collector = AgentCollector(meter if isinstance(meter, str) else meter.sampler, drafts.num_kept)
 
+    def reconfigure(self, config: Config) -> None:
+        """Serve the requests that begin from now on by other settings, of `RELOADABLE`."""
+        self._config = config
+
     @property
     def tokenizer(self) -> Tokenizer:
         """Of the pair."""

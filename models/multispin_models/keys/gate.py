@@ -107,7 +107,8 @@ class Gate:
         self.counters[name] += 1
         # The 1st, 10th, 100th ... are told: whoever knocks again and again must not fill the log.
         level = logging.WARNING if str(self.counters[name]).strip("0") == "1" else logging.DEBUG
-        log.log(level, "%s %d: key %s", name, self.counters[name], fingerprint(public_key))
+        fields = {"event": name, "key": fingerprint(public_key)}
+        log.log(level, "%s %d: key %s", name, self.counters[name], fields["key"], extra={"fields": fields})
         return False
 
     def _count_broken(self, monitor: zmq.Socket[bytes]) -> None:
@@ -197,7 +198,8 @@ class GuardedChannel(Channel):
         agent behind the same address has to connect anew.
         """
         self.gate.counters["dropped_revoked_connection"] += 1
-        log.warning("key %s is revoked: its connection is dropped", fingerprint(peer.key))
+        fields = {"event": "dropped_revoked_connection", "key": fingerprint(peer.key)}
+        log.warning("key %s is revoked: its connection is dropped", fields["key"], extra={"fields": fields})
         with suppress(OSError), tcp.socket(fileno=os.dup(peer.descriptor)) as connection:
             if connection.getsockname()[1] == self._port and connection.getpeername()[0] == peer.address:
                 connection.shutdown(tcp.SHUT_RDWR)
