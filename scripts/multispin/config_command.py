@@ -1,7 +1,7 @@
 """Check the settings of daemons before they are started or reloaded.
 
   multispin config check                                  those of this machine, in /etc/multispin
-  multispin config check --coordinator FILE --show        one file with its drop-ins, and what is in force
+  multispin config check --coordinator FILE --json        one file with its drop-ins, and what is in force
 
 A file counts with its drop-ins: after FILE all of FILE.d/*.toml by name, each over what came before. What is wrong is
 said with file, line, key and what is allowed, and the exit status is 1.
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-import multispin_agent.config
-import multispin_coordinator.config
+from multispin_agent.config import Config as AgentConfig
+from multispin_coordinator.config import Config as CoordinatorConfig
 from multispin_models.channel import Security, check_endpoint
 from multispin_models.errors import ConfigError, MultispinError
 from multispin_models.keys.key_files import CREDENTIAL, read_public, read_secret
@@ -23,7 +23,6 @@ from multispin_models.settings_files import setting_files
 __all__ = ["add_arguments", "run"]
 
 FOLDER = Path("/etc/multispin")
-AgentConfig, CoordinatorConfig = multispin_agent.config.Config, multispin_coordinator.config.Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("check",), help="read settings as the daemon would")
     parser.add_argument("--agent", metavar="FILE", help=f"of an agent ({FOLDER}/agent.toml)")
     parser.add_argument("--coordinator", metavar="FILE", help=f"of a coordinator ({FOLDER}/coordinator.toml)")
-    parser.add_argument("--show", action="store_true", help="print the settings in force, a JSON object a file")
+    parser.add_argument(
+        "--json", action="store_true", help="print one object: what is wrong, and the settings in force"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,31 +44,43 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(
                 f"neither {FOLDER}/agent.toml nor coordinator.toml is there: give --agent or --coordinator"
             )
-    wrong = 0
-    for name, path in named.items():
-        if path is not None:
-            wrong += _check(name, Path(path), show=args.show)
-    return min(wrong, 1)
+    checked = {name: _check(name, Path(path)) for name, path in named.items() if path is not None}
+    if args.json:
+        print(msgspec.json.encode(checked).decode())
+    else:
+        for name, found in checked.items():
+            print(f"{name}: {found.error or f'{found.files[0]} with {len(found.files) - 1} drop-ins is valid'}")
+    return int(any(found.error for found in checked.values()))
 
 
-def _check(name: str, path: Path, *, show: bool) -> int:
+class Checked(msgspec.Struct):
+    """What became of a file.
+
+    Attributes:
+        files: it and its drop-ins.
+        error: what is wrong; "" if nothing.
+        settings: in force; null if something is wrong.
+    """
+
+    files: list[str]
+    error: str = ""
+    settings: AgentConfig | CoordinatorConfig | None = None
+
+
+def _check(name: str, path: Path) -> Checked:
+    checked = Checked([str(file) for file in setting_files(path)])
     try:
         if name == "agent":
             agent = load_settings(AgentConfig, path)
             _check_connection(agent.coordinator, agent.security, agent.security.server_key_file)
-            settings: msgspec.Struct = agent
+            checked.settings = agent
         else:
             coordinator = load_settings(CoordinatorConfig, path)
             _check_connection(coordinator.bind, coordinator.security, None)
-            settings = coordinator
+            checked.settings = coordinator
     except MultispinError as error:
-        print(f"{name}: {error}")
-        return 1
-    drop_ins = len(setting_files(path)) - 1
-    print(f"{name}: {path} with {drop_ins} drop-ins is valid")
-    if show:
-        print(msgspec.json.encode(settings).decode())
-    return 0
+        checked.error = str(error)
+    return checked
 
 
 def _check_connection(endpoint: str, security: Security, server_key_file: str | None) -> None:

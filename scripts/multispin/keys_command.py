@@ -46,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     token.add_argument("--hours", type=float, default=24.0, metavar="H", help="until it expires (default %(default)s)")
     token.add_argument("--replace", action="store_true", help="of a device that has a key: the old one goes")
     listing = actions.add_parser("list", help="devices, revoked keys and open tokens")
-    listing.add_argument("--json", action="store_true", help="one object")
     revoke = actions.add_parser("revoke", help="take away a device's key and its open tokens")
     revoke.add_argument("device", metavar="DEVICE")
     enrolling = actions.add_parser("enrol", help="on a box: make its key and register it with a token")
@@ -55,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("rotate", help="on a box: put a new key in the place of its key")
     for action in (create, token, *(actions.choices[name] for name in ("enrol", "rotate"))):
         action.add_argument("--keys", type=Path, default=KEYS, metavar="DIR", help="this machine's keys (%(default)s)")
+    for action in actions.choices.values():
+        action.add_argument("--json", action="store_true", help="print one JSON object")
     for action in (create, token, listing, revoke):
         action.add_argument("--agents", type=Path, default=AGENTS, metavar="DIR", help="registry (%(default)s)")
 
@@ -66,6 +67,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _say(args: argparse.Namespace, text: str, **facts: object) -> None:
+    print(json.dumps(facts) if args.json else text)
+
+
 def _create(args: argparse.Namespace) -> None:
     pair = make_pair()
     write_pair(args.keys, "coordinator", pair, replace=args.replace)
@@ -73,7 +78,9 @@ def _create(args: argparse.Namespace) -> None:
         args.agents.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"folder {args.agents} cannot be made: {error}") from error
-    print(f"coordinator's key {fingerprint(pair.public.decode())} is in {args.keys}, agents will be in {args.agents}")
+    key = fingerprint(pair.public.decode())
+    text = f"coordinator's key {key} is in {args.keys}, agents will be in {args.agents}"
+    _say(args, text, fingerprint=key, keys=str(args.keys), agents=str(args.agents))
 
 
 def _token(args: argparse.Namespace) -> None:
@@ -82,7 +89,7 @@ def _token(args: argparse.Namespace) -> None:
         raise ConfigError(f"--hours is {args.hours}, allowed is above 0 to {24 * 366}")
     token = new_token(read_public(str(args.keys / "coordinator.key")).decode(), args.endpoint)
     _registry(args).add_token(token, args.device, time.time() + args.hours * 3600, replace=args.replace)
-    print(encode_token(token))
+    _say(args, encode_token(token), token=encode_token(token), device_id=args.device, hours=args.hours)
 
 
 def _registry(args: argparse.Namespace) -> Registry:
@@ -120,7 +127,8 @@ def _revoke(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"device {args.device!r} has no key and no open token; `multispin keys list` shows what there is"
         )
-    print(f"{args.device}: {taken} keys and tokens taken away; a running coordinator drops its connection")
+    text = f"{args.device}: {taken} keys and tokens taken away; a running coordinator drops its connection"
+    _say(args, text, device_id=args.device, taken=taken)
 
 
 def _enrol(args: argparse.Namespace) -> None:
@@ -131,7 +139,8 @@ def _enrol(args: argparse.Namespace) -> None:
     enrolled = enrol(args.keys, decode_token(text))
     if args.write_config is not None:
         write_file(Path(args.write_config), _settings(enrolled, args.keys), 0o644, replace=True)
-    print(f"this box is {enrolled.device_id}; its coordinator is {enrolled.coordinator}; keys are in {args.keys}")
+    text = f"this box is {enrolled.device_id}; its coordinator is {enrolled.coordinator}; keys are in {args.keys}"
+    _say(args, text, **msgspec.to_builtins(enrolled), keys=str(args.keys))
 
 
 def _settings(enrolled: Enrolled, keys: Path) -> str:
@@ -153,4 +162,5 @@ def _lines(**settings: str) -> list[str]:
 
 def _rotate(args: argparse.Namespace) -> None:
     enrolled = rotate(args.keys)
-    print(f"{enrolled.device_id} has a new key; restart the agent: its old connection is dropped")
+    text = f"{enrolled.device_id} has a new key; restart the agent: its old connection is dropped"
+    _say(args, text, device_id=enrolled.device_id)

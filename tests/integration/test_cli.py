@@ -176,7 +176,10 @@ def test_overwriting_spares_a_folder_that_holds_no_run(
 
 @pytest.mark.parametrize("command", ["agent", "coordinator"])
 def test_a_daemons_wrong_setting_is_one_line_that_names_it(run_multispin: Callable[..., Any], command: str) -> None:
-    for flags, said in ((("--threads", 0), "`$.threads`"), (("--meter", "sundial"), "'sundial', allowed are")):
+    for flags, said in (
+        (("--threads", 0), "--threads: threads is 0"),
+        (("--meter", "sundial"), "'sundial', allowed are"),
+    ):
         ran = run_multispin(command, *flags, stdin='{"prompt": "a"}')
         assert ran.status == 1
         [line] = [line for line in ran.stderr.splitlines() if " INFO " not in line]

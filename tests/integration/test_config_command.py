@@ -44,10 +44,12 @@ def test_what_is_wrong_is_said_with_its_place(
 def test_what_is_right_is_shown_with_its_drop_ins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "agent.toml.d").mkdir()
     (tmp_path / "agent.toml.d/10-more.toml").write_text("threads = 3\n")
-    status, said = check("agent", "threads = 2\n", tmp_path, capsys, "--show")
-    first, settings = said.splitlines()
-    assert (status, json.loads(settings)["threads"]) == (0, 3)
-    assert "with 1 drop-ins is valid" in first
+    status, said = check("agent", "threads = 2\n", tmp_path, capsys, "--json")
+    assert (status, json.loads(said)["agent"]["settings"]["threads"]) == (0, 3)
+    assert "with 1 drop-ins is valid" in check("agent", "threads = 2\n", tmp_path, capsys)[1]
+    status, said = check("agent", "threads = 0\n[limits]\n", tmp_path, capsys, "--json")
+    assert status == 1
+    assert json.loads(said)["agent"]["settings"] is None
 
 
 def test_a_secret_key_that_others_can_read_is_found_before_the_start(

@@ -112,7 +112,7 @@ class Gate:
         return False
 
     def _count_broken(self, monitor: zmq.Socket[bytes]) -> None:
-        while int(monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:  # type: ignore[arg-type]
+        while int(monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             monitor.recv_multipart(zmq.NOBLOCK)
             self.counters["refused_handshake"] += 1
 
@@ -156,6 +156,7 @@ class GuardedChannel(Channel):
     def __init__(self, socket: zmq.Socket[bytes], on_frames: Callable[[list[bytes]], None], gate: Gate) -> None:
         self.gate = gate
         self._peers: dict[bytes, _Peer] = {}
+        self._cut_off: set[str] = set()  # keys; a key that was revoked never comes back
         self._port = int(socket.get_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
         super().__init__(socket, on_frames)
         self._timer = self._loop.call_later(REFRESH_S, self._refresh)
@@ -197,9 +198,13 @@ class GuardedChannel(Channel):
         The descriptor may have been given to another connection since, so it is looked at first; at worst another
         agent behind the same address has to connect anew.
         """
-        self.gate.counters["dropped_revoked_connection"] += 1
-        fields = {"event": "dropped_revoked_connection", "key": fingerprint(peer.key)}
-        log.warning("key %s is revoked: its connection is dropped", fields["key"], extra={"fields": fields})
+        if peer.key in self._cut_off:
+            self.gate.counters["ignored_revoked_message"] += 1  # it was queued before
+        else:
+            self._cut_off.add(peer.key)
+            self.gate.counters["dropped_revoked_connection"] += 1
+            fields = {"event": "dropped_revoked_connection", "key": fingerprint(peer.key)}
+            log.warning("key %s is revoked: its connection is dropped", fields["key"], extra={"fields": fields})
         with suppress(OSError), tcp.socket(fileno=os.dup(peer.descriptor)) as connection:
             if connection.getsockname()[1] == self._port and connection.getpeername()[0] == peer.address:
                 connection.shutdown(tcp.SHUT_RDWR)

@@ -58,12 +58,14 @@ class EnrolRefused(msgspec.Struct, frozen=True, tag=2, array_like=True, forbid_u
     message: str
 
 
-_QUESTIONS = msgspec.msgpack.Decoder(Enrol | Rotate)
-_ANSWERS = msgspec.msgpack.Decoder(Registered | EnrolRefused)
+Question = Enrol | Rotate
+Answer = Registered | EnrolRefused
+_QUESTIONS: msgspec.msgpack.Decoder[Question] = msgspec.msgpack.Decoder(Question)
+_ANSWERS: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 encode = msgspec.msgpack.Encoder().encode
 
 
-def decode_question(frame: bytes) -> Enrol | Rotate:
+def decode_question(frame: bytes) -> Question:
     """Return what a box asks.
 
     Raises:
@@ -75,7 +77,7 @@ def decode_question(frame: bytes) -> Enrol | Rotate:
         raise WireError(f"no message of enrolment: {error}") from error
 
 
-def decode_answer(frame: bytes) -> Registered | EnrolRefused:
+def decode_answer(frame: bytes) -> Answer:
     """Return what a coordinator answers.
 
     Raises:
