@@ -18,7 +18,11 @@ from multispin_coordinator.api.collector import CoordinatorCollector
 from multispin_coordinator.api.service import AloneService
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config as CoordinatorConfig
-from multispin_coordinator.config import Limits
+from multispin_coordinator.config import Limits, PageName
+from multispin_coordinator.page.access import Access
+from multispin_coordinator.page.endpoint import Page
+from multispin_coordinator.page.feed import Begin, Feed
+from multispin_coordinator.page.journal import Journal
 from multispin_coordinator.server import Server
 from multispin_models.api.app import Api
 from multispin_models.api.keys import Keys
@@ -80,10 +84,18 @@ class Loopback:
         settings: of the HTTP interface.
         keys: bearer keys, or null.
         max_concurrent: slots.
+        page: what the live page shows.
+        page_keys: for the page, or null.
     """
 
     def __init__(
-        self, context: zmq.Context[Any], settings: HttpSettings, keys: list[bytes] | None, max_concurrent: int
+        self,
+        context: zmq.Context[Any],
+        settings: HttpSettings,
+        keys: list[bytes] | None,
+        max_concurrent: int,
+        page: PageName,
+        page_keys: list[bytes] | None,
     ) -> None:
         self.target = GatedModel(n_ctx=N_CTX, max_sequences=max_concurrent, max_rows=256)
         self.draft = ToyModel(n_ctx=N_CTX, max_sequences=max_concurrent + 1, noise=0.5)
@@ -94,7 +106,8 @@ class Loopback:
             bind="tcp://127.0.0.1:*", policy="fixed", limits=limits, max_concurrent=max_concurrent, http=settings
         )
         target = Loaded(self.target, ToyTokenizer())
-        self.coordinator = Server(coordinator, target, self.target.info, PassMeter(None), context)
+        journal = None if page == "off" else Journal(time.monotonic_ns(), keeps_tokens=page == "texts")
+        self.coordinator = Server(coordinator, target, self.target.info, PassMeter(None), context, journal=journal)
         self._coordinating = asyncio.create_task(self.coordinator.serve())
         config = Config(
             agent_id="a",
@@ -112,7 +125,10 @@ class Loopback:
         self.http = HttpServer(self.api.app, "127.0.0.1", 0, settings)
         self.http.start()
         self.alone = AloneService(coordinator, self.coordinator, ToyTokenizer(), self.target.info, None)
-        self.alone_api = Api(settings, "toy", None if keys is None else Keys(keys))
+        users = None if keys is None else Keys(keys)
+        readers = None if page_keys is None else Keys(page_keys)
+        self.page = Page(Access(users, readers, shows_texts=page == "texts"), interval_s=0.02)
+        self.alone_api = Api(settings, "toy", users, [] if page == "off" else self.page.routes)
         self.alone_http = HttpServer(self.alone_api.app, "127.0.0.1", 0, settings)
         self.alone_http.start()
         self.at_coordinator = False  # whom requests go to
@@ -121,6 +137,9 @@ class Loopback:
     def open(self) -> None:
         self.api.open(self.service, self.service.collector)
         self.alone_api.open(self.alone, CoordinatorCollector(self.coordinator.dispatcher, None))
+        if self.coordinator.dispatcher.journal is not None:
+            begin = Begin("0", "toy", "BF16", "toy", True, "fixed", "continuous", None, "no meter")
+            self.page.open(Feed(self.coordinator.dispatcher.journal, begin, ToyTokenizer().token_bytes))
 
     @property
     def port(self) -> int:
@@ -150,7 +169,8 @@ class Loopback:
         """Send a request, and return the connection on which its answer comes."""
         reader, writer = await self.connect()
         text = b"" if body is None else body if isinstance(body, bytes) else msgspec.json.encode(body)
-        head = f"{method} {path} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n{headers}"
+        host = "" if headers.startswith("host:") else "host: t\r\n"
+        head = f"{method} {path} HTTP/1.1\r\n{host}connection: close\r\n{headers}"
         if body is not None:
             head += f"content-type: application/json\r\ncontent-length: {len(text)}\r\n"
         writer.write(head.encode() + b"\r\n" + text)
@@ -168,6 +188,7 @@ class Loopback:
 
     async def close(self) -> None:
         self.target.gate.set()
+        self.page.stop()
         for writer in self._writers:
             writer.transport.abort()
         for api, http in ((self.api, self.http), (self.alone_api, self.alone_http)):
@@ -186,12 +207,15 @@ def play(
     keys: list[bytes] | None = None,
     max_concurrent: int = 2,
     opened: bool = True,
+    page: PageName = "texts",
+    page_keys: list[bytes] | None = None,
 ) -> None:
     """Run a test's part; afterwards no task of it may be left."""
 
     async def run() -> None:
         with zmq.Context() as context:
-            loopback = Loopback(context, settings or HttpSettings(stop_grace_s=0.0), keys, max_concurrent)
+            given = settings or HttpSettings(stop_grace_s=0.0)
+            loopback = Loopback(context, given, keys, max_concurrent, page, page_keys)
             try:
                 await asyncio.wait_for(loopback.client.ready(), PATIENCE_S)
                 if opened:

@@ -23,6 +23,7 @@ import zmq
 
 from multispin_agent.attribution import BoxEnergy, account_of
 from multispin_agent.client import Client
+from multispin_agent.condition import tell_condition
 from multispin_agent.config import RELOADABLE, Config
 from multispin_agent.draft_source import DraftSource, open_draft_source
 from multispin_agent.serve_file import ServeFile
@@ -134,6 +135,8 @@ async def _open(config: Config) -> AsyncIterator[_Opened]:
     drafts = await engine.run(open_draft_source, config)
     with zmq.Context() as context:
         client = Client(config, drafts.info, context)
+        sampler = meter.sampler if isinstance(meter, BoxEnergy) else meter
+        telling = asyncio.create_task(tell_condition(client.send, drafts.info, sampler))
         try:
             recorder = _start_recorder(config, client)
             try:
@@ -142,6 +145,8 @@ async def _open(config: Config) -> AsyncIterator[_Opened]:
                 if recorder is not None:
                     await recorder.close()
         finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
             await client.close()
             engine.shutdown()
             drafts.close()

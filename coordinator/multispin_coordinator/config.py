@@ -10,7 +10,16 @@ from multispin_models.engines import DEFAULT_ENGINE
 from multispin_models.records import FieldNotes
 from multispin_models.verification import Rule
 
-__all__ = ["DEFAULT_POLICY", "RELOADABLE", "RESERVED_ROWS", "Config", "Limits", "PolicyName", "ScheduleName"]
+__all__ = [
+    "DEFAULT_POLICY",
+    "RELOADABLE",
+    "RESERVED_ROWS",
+    "Config",
+    "Limits",
+    "PageName",
+    "PolicyName",
+    "ScheduleName",
+]
 
 RESERVED_ROWS = 8  # kept for prompts in a pass that drafts could fill
 
@@ -29,6 +38,7 @@ RELOADABLE = frozenset(
 
 DEFAULT_POLICY: Final = "fixed"
 PolicyName = Literal["fixed", "alone", "lookup", "price", "homogeneous", "heterogeneous", "exact"]
+PageName = Literal["off", "figures", "texts"]
 ScheduleName = Literal["continuous", "barrier", "groups"]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0.0)]
@@ -99,6 +109,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         http_listen: HOST:PORT of that interface; null has none. Off loopback keys are needed.
         http_keys_file: bearer keys, one a line, mode 0600; null lets in everybody.
         http: bounds of the HTTP interface.
+        page: the live page at /page of that interface: "off"; "figures"; or "texts", with what the users get written.
+        page_keys_file: keys for the page, as in http_keys_file; where users have keys, these alone show texts.
         policy: how draft lengths are chosen, a name of `control/policies.py`.
         schedule: which drafts are verified together, a name of `schedule.py`.
         patience_s: with "barrier" and "groups", the longest time that a draft waits for others.
@@ -134,3 +146,5 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     http_listen: str | None = None
     http_keys_file: str | None = None
     http: HttpSettings = HttpSettings()
+    page: PageName = "figures"
+    page_keys_file: str | None = None

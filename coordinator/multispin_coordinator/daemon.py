@@ -13,19 +13,24 @@ import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import zmq
 
+import multispin_models
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import RELOADABLE, Config
+from multispin_coordinator.page.feed import Begin, Feed
+from multispin_coordinator.page.journal import Journal as PageJournal
 from multispin_coordinator.server import Server
 from multispin_coordinator.store import RecordStore
 from multispin_coordinator.timing import time_passes
 from multispin_models.cache import Progress
 from multispin_models.channel import check_endpoint
+from multispin_models.clock import monotonic_ns
 from multispin_models.energy import OpenedMeter, Sampler, open_meter
+from multispin_models.energy.meter import Label
 from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import ENGINES, Loaded, load_side, log_progress
 from multispin_models.errors import ConfigError, MultispinError, UnsupportedModel
@@ -38,6 +43,7 @@ from multispin_models.service_manager import Reloader, notify, watchdog, watchdo
 from multispin_models.settings import add_setting_flags, read_settings
 
 if TYPE_CHECKING:
+    from multispin_coordinator.page.endpoint import Page
     from multispin_models.api.app import Api
     from multispin_models.api.server import HttpServer
 
@@ -57,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-concurrent", type=int, metavar="N", help="texts that the target writes alone at once")
     parser.add_argument("--http-listen", metavar="HOST:PORT", help="serve users over HTTP here: the target alone")
     parser.add_argument("--http-keys-file", metavar="FILE", help="bearer keys, one a line, mode 0600")
+    parser.add_argument("--page", choices=["off", "figures", "texts"], help="what the live page at /page there shows")
+    parser.add_argument("--page-keys-file", metavar="FILE", help="keys for the page, as in --http-keys-file")
 
 
 def load_target(config: Config, progress: Progress) -> tuple[Loaded, ModelInfo]:
@@ -91,25 +99,70 @@ def load_target(config: Config, progress: Progress) -> tuple[Loaded, ModelInfo]:
     return loaded, msgspec.structs.replace(loaded.model.info, exact=report.exact)
 
 
-def _listen(config: Config, listen: str) -> "tuple[Api, HttpServer]":
-    """Return the HTTP interface of the coordinator's own users.
+class _Interface(NamedTuple):
+    api: "Api"
+    http: "HttpServer"
+    page: "Page | None"
+
+    async def stop(self) -> None:
+        """End what is under way, then the connections."""
+        if self.page is not None:
+            self.page.stop()
+        await self.api.stop()
+        await self.http.stop()
+
+
+def _listen(config: Config, listen: str) -> _Interface:
+    """Return the HTTP interface of the coordinator's own users, with the live page.
 
     Raises:
-        ConfigError: it is not installed, or cannot listen there.
+        ConfigError: it is not installed, or cannot listen there; or the page would show texts to whom it must not.
     """
     try:
-        from multispin_models.api.interface import open_interface  # noqa: PLC0415 - an extra
+        from multispin_coordinator.page.access import open_access  # noqa: PLC0415 - an extra
+        from multispin_coordinator.page.endpoint import Page  # noqa: PLC0415
+        from multispin_models.api.interface import open_interface  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(f"the HTTP interface is not installed ({error}): run scripts/setup") from error
-    return open_interface(listen, config.http_keys_file, config.http, config.pair)
+    page = None if config.page == "off" else Page(open_access(config))
+    routes = [] if page is None else page.routes
+    return _Interface(*open_interface(listen, config.http_keys_file, config.http, config.pair, routes), page)
 
 
-def _open(api: "Api", config: Config, server: Server, loaded: Loaded, info: ModelInfo, meter: PassMeter) -> None:
+def _page_journal(config: Config) -> PageJournal | None:
+    """Return what the page is made from; None where there is no page."""
+    if config.http_listen is None or config.page == "off":
+        return None
+    return PageJournal(monotonic_ns(), keeps_tokens=config.page == "texts")
+
+
+def _open(
+    interface: _Interface,
+    config: Config,
+    server: Server,
+    loaded: Loaded,
+    info: ModelInfo,
+    opened: OpenedMeter,
+    label: Label | None,
+) -> None:
     from multispin_coordinator.api.collector import CoordinatorCollector  # noqa: PLC0415 - an extra
     from multispin_coordinator.api.service import AloneService  # noqa: PLC0415
 
-    service = AloneService(config, server, loaded.tokenizer, info, meter.label)
-    api.open(service, CoordinatorCollector(server.dispatcher, meter.label))
+    service = AloneService(config, server, loaded.tokenizer, info, label)
+    interface.api.open(service, CoordinatorCollector(server.dispatcher, label))
+    if interface.page is not None and server.dispatcher.journal is not None:
+        begin = Begin(
+            version=multispin_models.__version__,
+            target=info.name,
+            recipe=info.recipe,
+            engine=info.engine,
+            exact=bool(info.exact),
+            policy=config.policy,
+            schedule=config.schedule,
+            energy_label=label,
+            energy_reason=None if label is not None else opened.reason or "the meter is too slow for passes",
+        )
+        interface.page.open(Feed(server.dispatcher.journal, begin, loaded.tokenizer.token_bytes))
 
 
 def _start_meter(opened: OpenedMeter, config: Config) -> PassMeter:
@@ -151,9 +204,9 @@ async def serve(config: Config, reread: Callable[[], Config]) -> None:
     async with AsyncExitStack() as stack:
         interface = None if config.http_listen is None else _listen(config, config.http_listen)
         if interface is not None:
-            stack.push_async_callback(interface[1].stop)
-            interface[1].start()
-            log.info("users: answering at %s", interface[1].url)
+            stack.push_async_callback(interface.http.stop)
+            interface.http.start()
+            log.info("users: answering at %s", interface.http.url)
         with EngineThread() as loader:
             meter = await loader.run(_start_meter, opened, config)
             loaded, info = await loader.run(load_target, config, log_progress)
@@ -161,21 +214,20 @@ async def serve(config: Config, reread: Callable[[], Config]) -> None:
             times = [] if config.policy == "fixed" else await loader.run(time_passes, loaded.model)
         context = stack.enter_context(zmq.Context())
         store = None if config.store is None else RecordStore(Path(config.store))
-        server = Server(config, loaded, info, meter, context, store=store, pass_times=times)
+        server = Server(config, loaded, info, meter, context, store=store, pass_times=times, journal=_page_journal(config))
         meter.start()
         # The signal to whoever started this.
         print(f"ready {server.endpoint} {msgspec.json.encode(info).decode()}", flush=True)  # noqa: T201
         loop.add_signal_handler(signal.SIGHUP, Reloader(config, reread, RELOADABLE, server.reconfigure))
         serving = asyncio.create_task(server.serve(_journal(config, server, info, meter, opened)))
         if interface is not None:
-            _open(interface[0], config, server, loaded, info, meter)
+            _open(interface, config, server, loaded, info, opened, meter.label)
         notify("READY=1", f"STATUS=serving at {server.endpoint}")
         await stack.enter_async_context(watchdog(server.engine, watchdog_interval_s()))
         await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
         notify("STOPPING=1")
         if interface is not None:  # users first, then what serves them
-            await interface[0].stop()
-            await interface[1].stop()
+            await interface.stop()
         serving.cancel()
         try:
             await serving

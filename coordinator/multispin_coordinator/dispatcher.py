@@ -21,6 +21,7 @@ from multispin_coordinator.batcher import Share, plan_pass
 from multispin_coordinator.config import Limits
 from multispin_coordinator.control.online import BY_ITSELF, LAST, Control, Grant
 from multispin_coordinator.control.uplink import Uplink
+from multispin_coordinator.page.journal import Journal
 from multispin_coordinator.passes import Outcome, Pass, PassTiming, work_of
 from multispin_coordinator.roster import Roster
 from multispin_coordinator.schedule import Schedule
@@ -34,6 +35,7 @@ from multispin_models.messages import (
     PROTOCOL_VERSION,
     AgentMessage,
     Close,
+    Condition,
     CoordinatorMessage,
     Draft,
     Hello,
@@ -92,6 +94,7 @@ class Dispatcher:
         schedule: which drafts are verified together; null takes whatever is ready.
         rule: of the verification.
         uplink: shares out what agents may send; null does not bound it.
+        journal: is told what happens, for a live page; null where nobody can look.
     """
 
     def __init__(
@@ -102,6 +105,7 @@ class Dispatcher:
         control: Control | None = None,
         *,
         schedule: Schedule | None = None,
+        journal: Journal | None = None,
         keeps_records: bool = False,
         energy_label: Label | None = None,
         boot_id: str | None = None,
@@ -112,6 +116,7 @@ class Dispatcher:
         self._uplink = uplink
         self._schedule = Schedule("continuous", 0.0) if schedule is None else schedule
         self.control = Control("fixed", limits.max_draft_tokens) if control is None else control
+        self.journal = journal
         self.counters: Counter[str] = Counter()
         self.tally = Tally()
         self.epoch = secrets.randbits(64)
@@ -174,7 +179,7 @@ class Dispatcher:
             case Ping():
                 sends = [Send(agent, Pong(message.sequence_number, self.epoch))]
             case Close():
-                self._on_close(agent, message)
+                self._on_close(agent, message, now_ns)
             case Open():
                 sends = self._on_open(agent, message, now_ns)
             case Draft():
@@ -183,6 +188,9 @@ class Dispatcher:
                 self._on_records(agent, message)
             case Report():
                 self.control.on_report(agent, message, now_ns)
+                self._note_times(agent, message)
+            case Condition() if self.journal is not None:
+                self.journal.told(agent, message)
         return sends
 
     def _on_hello(self, agent: bytes, hello: Hello, now_ns: int) -> list[Send]:
@@ -192,9 +200,11 @@ class Dispatcher:
             fields = {"event": "agent_joined", "agent_id": hello.agent_id, "version": hello.software_version}
             log.info("agent %r joined, version %r", hello.agent_id, hello.software_version, extra={"fields": fields})
         if known is not None and known.instance_id != hello.instance_id:
-            self._drop_sessions_of(agent)  # it started anew: nobody will ask for them again
+            self._drop_sessions_of(agent, now_ns)  # it started anew: nobody will ask for them again
         if known is None or known.instance_id != hello.instance_id:
             self.control.on_hello(agent, hello)
+            if self.journal is not None:
+                self.journal.joined(agent, hello)
         self.agents[agent] = AgentState(hello.instance_id, now_ns)
         welcome = Welcome(
             protocol_version=PROTOCOL_VERSION,
@@ -233,6 +243,7 @@ class Dispatcher:
             session = Session(opened, agent, self._max_context, self._rule)
         session.received_ns = now_ns
         self._roster.queue(session)
+        self._note_opened(agent, opened, now_ns)
         return []
 
     def _check_room(self, agent: bytes, opened: Open) -> None:
@@ -270,6 +281,7 @@ class Dispatcher:
         if self._uplink is not None:
             self._uplink.on_draft(agent, draft, len(encode(draft)))
         self.control.on_draft(agent, draft)
+        self._note_times(agent, draft)
         if choice is not None:
             session.choose(choice)
         session.submit(draft.round, draft.draft_token_ids, now_ns, weighed)
@@ -286,10 +298,10 @@ class Dispatcher:
         self.counters["repeated_verdicts"] += len(verdicts)
         return [Send(session.agent, verdict) for verdict in verdicts]
 
-    def _on_close(self, agent: bytes, close: Close) -> None:
+    def _on_close(self, agent: bytes, close: Close, now_ns: int) -> None:
         session = self.sessions.get(close.request_id)
         if session is not None and session.agent == agent:
-            self._drop(session)
+            self._drop(session, now_ns)
 
     # -- the coordinator's own users ----------------------------------------------------------------------------------
 
@@ -304,11 +316,12 @@ class Dispatcher:
         session = Session(opened, ALONE, self._max_context)
         session.received_ns = now_ns
         self._roster.queue(session)
+        self._note_opened(ALONE, opened, now_ns)
         return session
 
-    def close_alone(self, request_id: int) -> None:
+    def close_alone(self, request_id: int, now_ns: int) -> None:
         """End such a text, if it has not ended."""
-        self._on_close(ALONE, Close(request_id))
+        self._on_close(ALONE, Close(request_id), now_ns)
 
     # -- records ------------------------------------------------------------------------------------------------------
 
@@ -361,6 +374,9 @@ class Dispatcher:
         num_rows = sum(share.num_rows for share in shares)
         if shares:
             self.tally.add_pass(num_rows, timing, is_whole=all(share.is_last for share in shares))
+            if self.journal is not None:
+                parts = [(share.session.request_id, share.num_rows, share.session.is_opening) for share in shares]
+                self.journal.passed(parts, timing)
         self._tell_control(shares, outcomes, num_rows, timing)
         sends: list[Send] = []
         for share, outcome, energy_nj in zip(shares, outcomes, timing.energy_nj, strict=True):
@@ -371,11 +387,15 @@ class Dispatcher:
             if self.sessions.get(session.request_id) is not session:  # closed meanwhile
                 self._roster.free(session)
             elif outcome.sequence is None:
-                sends += self._on_fault(session)
+                sends += self._on_fault(session, timing.finished_ns)
             elif outcome.verification is None:
                 session.fed(share.num_rows)
             else:
-                sends += self._verdicts(session, outcome.verification, timing, num_rows)
+                drafted, is_asked_again = session.job or (), session.first_candidate > 0
+                verdicts = self._verdicts(session, outcome.verification, timing, num_rows)
+                if not is_asked_again:
+                    self._note_verdict(drafted, verdicts[0].message, timing.finished_ns)
+                sends += verdicts
         is_pending = any(session.job is not None for session in self.sessions.values())
         self._pending_since_ns = timing.finished_ns if is_pending else None
         return sends + self._open_deferred()
@@ -461,14 +481,14 @@ class Dispatcher:
             return BY_ITSELF
         return self.control.grant(request_id, agent, self.sessions.values(), now_ns)
 
-    def _on_fault(self, session: Session) -> list[Send]:
+    def _on_fault(self, session: Session, now_ns: int) -> list[Send]:
         """Feed everything again in a new sequence; give up on a request under which passes keep failing."""
         session.lost_cache()
         session.num_faults += 1
         self.counters["engine_faults"] += 1
         if session.num_faults <= MAX_FAULTS:
             return []
-        self._roster.drop(session)
+        self._end(session, "failed", now_ns)
         return self._refuse(
             session.agent,
             Reject("engine_fault", "the target failed on this request", session.request_id, session.round),
@@ -501,25 +521,47 @@ class Dispatcher:
                 self.control.forget(agent)
                 if self._uplink is not None:
                     self._uplink.forget(agent)
-                self._drop_sessions_of(agent)
+                self._drop_sessions_of(agent, now_ns)
+                if self.journal is not None:
+                    self.journal.left(agent)
         oldest_ns = now_ns - int(self._limits.session_timeout_s * 1e9)
         for session in list(self.sessions.values()):
             if session.job is None and session.received_ns < oldest_ns:
                 self.counters["sessions_abandoned"] += 1
-                self._drop(session)
+                self._drop(session, now_ns)
         return self._paces()
 
     def _paces(self) -> list[Send]:
         changes = {} if self._uplink is None else self._uplink.changes()
         return [Send(agent, Pace(share)) for agent, share in changes.items()]
 
-    def _drop_sessions_of(self, agent: bytes) -> None:
+    def _drop_sessions_of(self, agent: bytes, now_ns: int) -> None:
         for session in self._roster.of_agent(agent):
-            self._drop(session)
+            self._drop(session, now_ns)
 
-    def _drop(self, session: Session) -> None:
+    def _drop(self, session: Session, now_ns: int) -> None:
         self._deferred.pop(session.request_id, None)
+        self._end(session, "closed", now_ns)
+
+    def _end(self, session: Session, end: str, now_ns: int) -> None:
         self._roster.drop(session)
+        if self.journal is not None:
+            self.journal.ended(session.request_id, end, now_ns)
+
+    # -- for the live page --------------------------------------------------------------------------------------------
+
+    def _note_opened(self, agent: bytes, opened: Open, now_ns: int) -> None:
+        if self.journal is not None:
+            self.journal.opened(agent, opened.request_id, opened.num_prompt_tokens, now_ns)
+
+    def _note_times(self, agent: bytes, told: Draft | Report) -> None:
+        if self.journal is not None:
+            self.journal.timed(agent, told.draft_us, told.network_us)
+
+    def _note_verdict(self, drafted: Sequence[int], verdict: CoordinatorMessage, now_ns: int) -> None:
+        if self.journal is not None:
+            assert isinstance(verdict, Verdict)
+            self.journal.judged(drafted, verdict, now_ns)
 
     def _refuse(self, agent: bytes, reject: Reject) -> list[Send]:
         counter = f"refused_{reject.code}"

@@ -20,6 +20,7 @@ from multispin_coordinator.control.uplink import Uplink
 from multispin_coordinator.dispatcher import ALONE, Dispatcher, Send
 from multispin_coordinator.enrolment import EnrolmentChannel, open_enrolment
 from multispin_coordinator.keeper import Keeper
+from multispin_coordinator.page.journal import Journal
 from multispin_coordinator.passes import Outcome, Pass, PassTiming
 from multispin_coordinator.schedule import Schedule
 from multispin_coordinator.session import Session
@@ -60,6 +61,7 @@ class Server:
         engine: computes the passes; null makes a thread.
         now_ns: the clock, of all that is timed here.
         pass_times: (rows, seconds) of passes that were timed before.
+        journal: is told what happens, for a live page; null where nobody can look.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Server:
         engine: Engine | None = None,
         now_ns: Callable[[], int] = monotonic_ns,
         pass_times: Sequence[PassTime] = (),
+        journal: Journal | None = None,
     ) -> None:
         control = Control(config.policy, config.limits.max_draft_tokens)
         for rows, seconds in pass_times:
@@ -85,6 +88,7 @@ class Server:
             config.limits,
             control,
             schedule=Schedule(config.schedule, config.patience_s),
+            journal=journal,
             keeps_records=store is not None,
             energy_label=meter.label,
             boot_id=read_boot_id(),
@@ -185,7 +189,7 @@ class Server:
     def close_alone(self, request_id: int) -> None:
         """End such a text, wherever it is."""
         self._own_users.pop(request_id, None)
-        self.dispatcher.close_alone(request_id)
+        self.dispatcher.close_alone(request_id, self._now_ns())
         self._start_pass()  # its sequence is freed
 
     def _on_frames(self, frames: list[bytes]) -> None:

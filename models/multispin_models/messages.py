@@ -15,6 +15,7 @@
       Close  ------------------------------>             done with a request
       Ping   ------------------------------>
              <------------------------------  Pong       alive, and still the same epoch
+      Condition --------------------------->             the draft, power and temperature of the box, for a viewer
       Records ----------------------------->             what was measured, when nothing else is to be sent
              <------------------------------  RecordsAck it is on disk
              <------------------------------  Pace       how much to send a second, where the uplink is shared out
@@ -44,6 +45,7 @@ __all__ = [
     "PROTOCOL_VERSION",
     "AgentMessage",
     "Close",
+    "Condition",
     "CoordinatorMessage",
     "Draft",
     "Hello",
@@ -171,6 +173,32 @@ class Ping(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag
     """Alive. An agent that is silent for `agent_timeout_s` loses its sequences."""
 
     sequence_number: Count
+
+
+class Condition(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=9):
+    """What an agent says of its box every few seconds, for whoever watches; nothing is decided by it.
+
+    Attributes:
+        draft: what it drafts with, for people.
+        power_mw: mean of the last seconds, as its meter covers the box; null if not known.
+        power_label: of it, "measured", "calibrated" or "modelled"; null with it.
+        power_reason: why it is null; else null.
+        temperature_millidegrees: Celsius, of the hottest thermal zone; null if not known.
+        temperature_reason: why it is null; else null.
+    """
+
+    draft: Name
+    power_mw: Count | None = None
+    power_label: Label | None = None
+    power_reason: Text | None = None
+    temperature_millidegrees: Annotated[int, Meta(ge=-273_150, lt=1 << 31)] | None = None
+    temperature_reason: Text | None = None
+
+    def __post_init__(self) -> None:
+        if (self.power_mw is None) != (self.power_label is None):
+            raise ValueError(
+                "power_mw and power_label are null together: joules of one kind are never those of another"
+            )
 
 
 class SpooledRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -348,7 +376,7 @@ class Pong(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag
     epoch: RequestId
 
 
-AgentMessage = Hello | Open | Draft | WeighedDraft | Close | Ping | Report | Records
+AgentMessage = Hello | Open | Draft | WeighedDraft | Close | Ping | Report | Condition | Records
 CoordinatorMessage = Welcome | Refused | Verdict | UndecidedVerdict | Pong | RecordsAck | Pace
 
 _VERSION_BYTE = bytes([PROTOCOL_VERSION])

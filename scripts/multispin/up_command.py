@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--agents", type=int, default=1, metavar="N", help="agents, a process each (default 1)")
     parser.add_argument("--http-port", type=int, default=8080, metavar="P", help="of the first agent (default 8080)")
     parser.add_argument("--http-keys-file", metavar="FILE", help="bearer keys, one a line, mode 0600")
+    parser.add_argument(
+        "--page",
+        choices=["off", "figures", "texts"],
+        help="what the live page at the coordinator's port shows (default: texts, but figures where users have keys)",
+    )
+    parser.add_argument("--page-keys-file", metavar="FILE", help="keys for the page, as in --http-keys-file")
     add_draft_flags(parser)
     add_policy_flags(parser)
     parser.add_argument("--concurrent-per-agent", type=int, default=1, metavar="N", help="requests at once (default 1)")
@@ -80,9 +86,10 @@ def run(args: argparse.Namespace) -> int:
             stack.callback(signal.signal, number, signal.signal(number, signal.default_int_handler))
         logs = Path(args.logs or stack.enter_context(tempfile.TemporaryDirectory(prefix="multispin-up-")))
         _make_folder(logs)
-        up = _Up(settings, logs, args.http_port, args.http_keys_file)
+        page = args.page or ("texts" if args.http_keys_file is None or args.page_keys_file else "figures")
+        up = _Up(settings, logs, args.http_port, args.http_keys_file, page, args.page_keys_file)
         try:
-            tell(up.start(), as_json=args.json)
+            tell(up.start(), with_page=page != "off", as_json=args.json)
             up.watch()
         except KeyboardInterrupt:
             print("stopping", file=sys.stderr if args.json else sys.stdout, flush=True)
@@ -99,12 +106,24 @@ class _Up:
         logs: folder of what they say.
         http_port: of the first agent.
         keys_file: of the bearer keys, or null.
+        page: what the live page shows.
+        page_keys_file: of its keys, or null.
     """
 
-    def __init__(self, settings: RunSettings, logs: Path, http_port: int, keys_file: str | None) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        logs: Path,
+        http_port: int,
+        keys_file: str | None,
+        page: str,
+        page_keys_file: str | None,
+    ) -> None:
         self._settings = settings
         self._http_port = http_port
         self._keys_file = keys_file
+        self._page = page
+        self._page_keys_file = page_keys_file
         self._endpoint = "tcp://127.0.0.1:*"
         self._toml = logs / "coordinator.toml"
         self._toml.write_text(coordinator_toml(settings), encoding="utf-8")
@@ -155,6 +174,8 @@ class _Up:
         command = [*MULTISPIN, "coordinator", "--exit-with-parent", str(os.getpid())]
         command += ["--config", str(self._toml), "--bind", self._endpoint]
         command += ["--http-listen", f"127.0.0.1:{self._http_port + self._settings.num_agents}"]
+        command += ["--page", self._page]
+        command += [] if self._page_keys_file is None else ["--page-keys-file", self._page_keys_file]
         return command + ([] if self._keys_file is None else ["--http-keys-file", self._keys_file])
 
     def _agent_command(self, index: int) -> Sequence[str]:
@@ -178,15 +199,18 @@ class _Up:
         return command
 
 
-def tell(urls: list[str], *, as_json: bool) -> None:
+def tell(urls: list[str], *, with_page: bool, as_json: bool) -> None:
     """Print where all answer."""
     *agents, target = urls
+    page = target.removesuffix("/v1") + "/page" if with_page else None
     if as_json:
-        print(msgspec.json.encode({"agents": agents, "target": target}).decode(), flush=True)
+        print(msgspec.json.encode({"agents": agents, "target": target, "page": page}).decode(), flush=True)
         return
     for index, url in enumerate(agents):
         print(f"agent {index}  {url}")
     print(f"target   {target}  (alone, without drafts)")
+    if page is not None:
+        print(f"page     {page}")
     print("ready; end with Ctrl-C", flush=True)
 
 

@@ -445,7 +445,7 @@ def test_the_coordinators_own_users_are_refused_what_agents_are_and_when_too_man
         coordinator.dispatcher.open_alone(msgspec.structs.replace(OPEN, request_id=request_id), 0)
     with pytest.raises(Reject, match="3 requests are open or wait"):
         coordinator.dispatcher.open_alone(OPEN, 0)
-    coordinator.dispatcher.close_alone(2)
+    coordinator.dispatcher.close_alone(2, 0)
     with pytest.raises(Reject, match="prompt has 65 tokens"):
         coordinator.dispatcher.open_alone(msgspec.structs.replace(OPEN, token_ids=(1,) * 65, num_prompt_tokens=65), 0)
 

@@ -16,6 +16,7 @@ from multispin_models.messages import (
     PROTOCOL_VERSION,
     AgentMessage,
     Close,
+    Condition,
     CoordinatorMessage,
     Draft,
     Hello,
@@ -74,6 +75,8 @@ AGENT_MESSAGES: st.SearchStrategy[AgentMessage] = st.one_of(
     st.builds(Close, U64),
     st.builds(Ping, COUNT),
     st.builds(Records, NAME, COUNT, RECORDS),
+    st.builds(Condition, NAME, COUNT, st.just("modelled"), st.none(), st.integers(-273_150, 2**31 - 1), st.none()),
+    st.builds(Condition, NAME, st.none(), st.none(), NAME, st.none(), NAME),
 )
 VERDICT: dict[str, st.SearchStrategy[Any]] = {
     "request_id": U64,

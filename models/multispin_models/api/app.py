@@ -1,6 +1,7 @@
 """The routes of one daemon."""
 
 import time
+from collections.abc import Sequence
 
 import msgspec
 from prometheus_client.registry import Collector
@@ -35,9 +36,12 @@ class Api:
         settings: bounds.
         model_name: as clients name what is served.
         keys: of those who are let in; null lets in everybody.
+        own_routes: of the daemon; they let in whom they want.
     """
 
-    def __init__(self, settings: HttpSettings, model_name: str, keys: Keys | None) -> None:
+    def __init__(
+        self, settings: HttpSettings, model_name: str, keys: Keys | None, own_routes: Sequence[Route] = ()
+    ) -> None:
         self._settings = settings
         self._model_name = model_name
         self._created = int(time.time())
@@ -57,8 +61,11 @@ class Api:
                 Route("/slots", self._slots, methods=["GET"]),
                 Route("/metrics", self._metrics, methods=["GET"]),
                 Route("/openapi.json", self._openapi, methods=["GET"]),
+                *own_routes,
             ],
-            middleware=[] if keys is None else [Middleware(Guard, keys=keys)],
+            middleware=[]
+            if keys is None
+            else [Middleware(Guard, keys=keys, open_paths={route.path for route in own_routes})],
             exception_handlers=EXCEPTION_HANDLERS,
         )
 

@@ -1,5 +1,7 @@
 """Lets in those with a key."""
 
+from collections.abc import Set as AbstractSet
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from multispin_models.api.bodies import refusal
@@ -15,15 +17,17 @@ class Guard:
     Args:
         app: what is guarded.
         keys: of those who are let in.
+        open_paths: that are not guarded here.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, open_paths: AbstractSet[str] = frozenset()) -> None:
         self._app = app
         self._keys = keys
+        self._open_paths = open_paths | {"/health"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request, or refuse it."""
-        if scope["type"] == "http" and scope["path"] != "/health":
+        if scope["type"] == "http" and scope["path"] not in self._open_paths:
             given = next((value for name, value in scope["headers"] if name == b"authorization"), None)
             try:
                 self._keys.check(given)

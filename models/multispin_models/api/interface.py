@@ -1,5 +1,9 @@
 """The HTTP interface of a daemon, listening; it answers 503 until it is given a service."""
 
+from collections.abc import Sequence
+
+from starlette.routing import Route
+
 from multispin_models.api.app import Api
 from multispin_models.api.keys import load_keys
 from multispin_models.api.server import HttpServer, check_listen
@@ -9,7 +13,9 @@ from multispin_models.manifest import load_pair
 __all__ = ["open_interface"]
 
 
-def open_interface(listen: str, keys_file: str | None, settings: HttpSettings, pair: str) -> tuple[Api, HttpServer]:
+def open_interface(
+    listen: str, keys_file: str | None, settings: HttpSettings, pair: str, own_routes: Sequence[Route] = ()
+) -> tuple[Api, HttpServer]:
     """Return the routes, and the server that answers by them once it is started.
 
     Args:
@@ -17,6 +23,7 @@ def open_interface(listen: str, keys_file: str | None, settings: HttpSettings, p
         keys_file: bearer keys; null lets in everybody, on loopback.
         settings: bounds.
         pair: name or path of the pair that is served.
+        own_routes: of the daemon; they let in whom they want.
 
     Raises:
         ConfigError: the address is not valid, taken, or off loopback without keys; the keys cannot be read.
@@ -24,5 +31,5 @@ def open_interface(listen: str, keys_file: str | None, settings: HttpSettings, p
     """
     host, port = check_listen(listen, keys_file)
     keys = None if keys_file is None else load_keys(keys_file)
-    api = Api(settings, load_pair(pair).name, keys)
+    api = Api(settings, load_pair(pair).name, keys, own_routes)
     return api, HttpServer(api.app, host, port, settings)

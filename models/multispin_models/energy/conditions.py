@@ -29,7 +29,15 @@ from multispin_models.energy.pmic import firmware
 from multispin_models.energy.sysfs import hwmon_chips, numbered, read_number, read_optional
 from multispin_models.errors import SensorAbsent, SensorError
 
-__all__ = ["THROTTLE_BITS", "Conditions", "ConditionsLog", "Link", "read_conditions", "throttle_flags"]
+__all__ = [
+    "THROTTLE_BITS",
+    "Conditions",
+    "ConditionsLog",
+    "Link",
+    "read_conditions",
+    "read_temperatures",
+    "throttle_flags",
+]
 
 When = Literal["before", "during", "after"]
 
@@ -148,6 +156,11 @@ def read_conditions(when: When, root: Path = Path("/")) -> Conditions:
         available_memory_bytes=look.memory(),
         faults=tuple(look.faults),
     )
+
+
+def read_temperatures(root: Path = Path("/")) -> dict[str, float | None]:
+    """Return the temperature of every thermal zone now, as in `Conditions`; of all conditions the cheapest to read."""
+    return _Look(root).temperatures()
 
 
 def throttle_flags(bits: int) -> tuple[str, ...]:
