@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from multispin_models.energy import Sampler
 from multispin_models.energy.conditions import read_conditions
 from multispin_models.energy.meter import MeterInfo, Rail, Reading
 
+PROMTOOL = shutil.which("promtool", path=f"{os.environ['PATH']}:{Path(__file__).parents[3] / '.venv/bin'}")
 DASHBOARD = Path(__file__).parents[3] / "coordinator/docs/grafana-dashboard.json"
 PROMPT = {"prompt": [1, 2, 3], "max_tokens": 40, "temperature": 0.8, "seed": 5, "ignore_eos": True}
 Samples = dict[tuple[str, tuple[str, ...]], float]
@@ -147,12 +149,14 @@ def test_joules_are_counted_by_label_from_one_asking_to_the_next(monkeypatch: py
         assert found["multispin:energy_gaps"][0].value == 0
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian package prometheus)")
+@pytest.mark.skipif(PROMTOOL is None, reason="no promtool: scripts/test-tools brings it where Debian's packages are")
 def test_promtool_finds_nothing_but_the_colon_of_the_prefix() -> None:
     def check(agent: str, _: Samples, coordinator: str, __: Samples) -> None:
         for text in (agent, coordinator):
-            command = ["promtool", "check", "metrics"]
-            done = subprocess.run(command, check=False, input=text, capture_output=True, text=True)
+            assert PROMTOOL is not None
+            done = subprocess.run(
+                [PROMTOOL, "check", "metrics"], check=False, input=text, capture_output=True, text=True
+            )
             said = (done.stdout + done.stderr).splitlines()
             assert done.returncode in {0, 3}, said  # 3: it read all and would name things otherwise
             assert [line for line in said if not line.endswith("metric names should not contain ':'")] == []

@@ -19,7 +19,7 @@ JUDGED = """axe.run().then((all) => [all.passes.length,
     all.violations.map((one) => [one.id, one.help, one.nodes.map((node) => node.html)])])"""
 PHONE = {"width": 360, "height": 740}
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: sudo apt install chromium (scripts/browser)")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: sudo apt install chromium (scripts/test-tools)")
 
 
 class Browsed:
@@ -144,7 +144,7 @@ def test_with_keys_it_asks_for_one_and_shows_a_user_figures_without_texts() -> N
     browse(part, keys=[USER], page_keys=[READER])
 
 
-@pytest.mark.skipif(AXE is None, reason="no axe-core in .venv: scripts/browser brings it where npm is")
+@pytest.mark.skipif(AXE is None, reason="no axe-core in .venv: scripts/test-tools brings it where npm is")
 def test_it_fits_a_phone_and_is_accessible_in_light_and_dark() -> None:
     async def part(browsed: Browsed) -> None:
         page, grounds = browsed.page, set()
