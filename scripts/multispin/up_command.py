@@ -89,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
         page = args.page or ("texts" if args.http_keys_file is None or args.page_keys_file else "figures")
         up = _Up(settings, logs, args.http_port, args.http_keys_file, page, args.page_keys_file)
         try:
-            tell(up.start(), with_page=page != "off", as_json=args.json)
+            urls = up.start()
+            tell(urls, as_json=args.json, page=None if page == "off" else urls[-1].removesuffix("/v1") + "/page")
             up.watch()
         except KeyboardInterrupt:
             print("stopping", file=sys.stderr if args.json else sys.stdout, flush=True)
@@ -199,12 +200,12 @@ class _Up:
         return command
 
 
-def tell(urls: list[str], *, with_page: bool, as_json: bool) -> None:
+def tell(urls: list[str], *, as_json: bool, page: str | None = None) -> None:
     """Print where all answer."""
     *agents, target = urls
-    page = target.removesuffix("/v1") + "/page" if with_page else None
     if as_json:
-        print(msgspec.json.encode({"agents": agents, "target": target, "page": page}).decode(), flush=True)
+        told = {"agents": agents, "target": target} | ({} if page is None else {"page": page})
+        print(msgspec.json.encode(told).decode(), flush=True)
         return
     for index, url in enumerate(agents):
         print(f"agent {index}  {url}")
