@@ -25,8 +25,7 @@ export function ceiling(value) {
 }
 
 export function number(value) {
-  if (value === 0) return "0";
-  return value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toPrecision(2);
+  return value >= 100 ? value.toFixed(0) : String(Number(value.toPrecision(value >= 10 ? 3 : 2)));
 }
 
 // lines: [{kind, values}], all of one length; null is a gap.
@@ -65,7 +64,7 @@ export function timeline(place, state) {
   if (!last) { put(place, svg, "no pass yet"); return; }
   const end = last.startedUs + last.verifyUs, begin = end - WINDOW_US;
   const shown = state.passes.filter((one) => one.startedUs + one.verifyUs > begin);
-  const most = ceiling(Math.max(...shown.map((one) => one.rows)));
+  const most = 2 * Math.ceil(Math.max(...shown.map((one) => one.rows)) / 2);
   const x = (us) => left + (Math.max(0, us - begin) / WINDOW_US) * (width - left - 4);
   const y = (rows) => height - bottom - (rows / most) * (height - top - bottom);
   for (const part of [0, 0.5, 1]) {
@@ -99,7 +98,7 @@ export function parts(round) {
 // A column a round, its parts from below.
 export function strip(place, rounds, onChoose) {
   const shown = rounds.slice(-80);
-  const width = Math.max(280, place.clientWidth), height = 110, left = 46, bottom = 4, top = 8;
+  const width = Math.max(280, place.clientWidth), height = 110, left = 58, bottom = 4, top = 8;
   const svg = canvas(width, height);
   if (!shown.length) { put(place, svg, "no round yet"); return; }
   const totals = shown.map((round) => parts(round).reduce((total, [, us]) => total + us, 0));

@@ -40,6 +40,16 @@ export function tiles(place, state) {
   });
 }
 
+const NO_LIMIT = 64; // of the wire
+
+// What the last verdict of an agent lets it draft.
+function allowed(agent) {
+  if (agent.allowed_length === null) return "";
+  if (agent.state === "alone") return "none asked for now";
+  const most = agent.allowed_length < NO_LIMIT ? [`at most ${agent.allowed_length}`] : [];
+  return [...most, ...(agent.price ? [`price ${agent.price}`] : [])].join(", ");
+}
+
 // The cells of an agent: [main text, small text or the name of the field whose reason is missing].
 function cells(agent) {
   const known = (field, text, small = "") => (agent[field] === null ? [null, agent.reasons[field] ?? "not known", field] : [text(), small]);
@@ -48,7 +58,7 @@ function cells(agent) {
     agent.draft === null ? [agent.draft_fingerprint, ""] : [agent.draft.split(", ")[0], agent.draft.split(", ").slice(1).join(", ")],
     known("link_s", () => `${number(1000 * agent.link_s)} ms`, agent.draft_s === null ? "" : `draft ${number(1000 * agent.draft_s)} ms/token`),
     known("acceptance", () => percent(agent.acceptance), "of the last 64 drafts"),
-    known("length", () => number(agent.length), agent.allowed_length === null ? "" : agent.state === "alone" ? "none asked for now" : `at most ${agent.allowed_length}${agent.price ? `, price ${agent.price}` : ""}`),
+    known("length", () => number(agent.length), allowed(agent)),
     known("power_w", () => `${number(agent.power_w)} W`, agent.power_label ?? ""),
     known("temperature_c", () => `${agent.temperature_c.toFixed(0)} °C`, "hottest zone"),
   ];
