@@ -288,7 +288,7 @@ class Journal:
             return
         owner = row.agent
         kind: RoundKind = "open" if row.is_opening else "alone" if row.is_alone else "draft"
-        is_open = isinstance(verdict, UndecidedVerdict)  # the agent will choose the token
+        is_undecided = isinstance(verdict, UndecidedVerdict)  # the agent will choose the token
         sent_us = self.us(verdict.received_ns) + verdict.residence_us
         draft_us = owner.draft_us if owner is not None and kind == "draft" else None
         entry = RoundEntry(
@@ -298,7 +298,7 @@ class Journal:
             num_drafted=len(drafted),
             num_accepted=verdict.num_accepted,
             tokens=tuple(drafted) if self.keeps_tokens else None,
-            next_token=None if is_open or not self.keeps_tokens else verdict.next_token_id,
+            next_token=None if is_undecided or not self.keeps_tokens else verdict.next_token_id,
             finish=verdict.finish,
             sent_us=sent_us,
             away_us=max(0, self.us(verdict.received_ns) - row.sent_us) if kind == "draft" else None,

@@ -6,7 +6,7 @@ import pytest
 from multispin_coordinator.page.feed import Begin, Feed, PageEvent
 from multispin_coordinator.page.journal import ENDED_KEPT, LOST_KEPT, PASSES_KEPT, ROUNDS_KEPT, SECONDS_KEPT, Journal
 from multispin_coordinator.passes import PassTiming
-from multispin_models.messages import PROTOCOL_VERSION, Condition, Hello, Verdict
+from multispin_models.messages import PROTOCOL_VERSION, Condition, Hello, UndecidedVerdict, Verdict
 
 MS = 1_000_000
 BEGIN = Begin("0.1.0", "toy", "BF16", "toy", True, "fixed", "continuous", None, "no meter")
@@ -156,6 +156,13 @@ def test_without_leave_no_token_is_told_but_all_figures_are(keeps_tokens: bool, 
 
 def test_tokens_are_not_kept_where_nobody_may_see_them() -> None:
     assert [entry.tokens for entry in started(keeps_tokens=False).rounds.since(0)] == [None, None]
+
+
+def test_a_token_that_the_agent_is_to_choose_is_not_made_up() -> None:
+    journal = started()
+    fields = msgspec.structs.asdict(verdict(7, 2, 1, at_ms=50))
+    journal.judged((4, 5), UndecidedVerdict(**fields, candidates=b"\x00", first=0), 57 * MS)
+    assert look(journal).rounds[-1][5:7] == (["d", "e"], None)
 
 
 def test_whatever_happens_the_journal_has_an_end() -> None:
