@@ -66,7 +66,7 @@ export class Anatomy {
     };
     for (let index = 0; index < round.accepted; index++) add("acc", this.committed(round.tokens?.[index]));
     for (let index = round.accepted; index < round.drafted; index++) {
-      add("rej", round.tokens === null ? HIDDEN : new TextDecoder().decode(bytes(round.tokens[index])));
+      add("rej", round.tokens === null ? HIDDEN : new TextDecoder().decode(bytes(round.tokens[index])).replaceAll("\n", "⏎"));
     }
     add(outcome(round), this.committed(round.next));
     if (round.finish) add("own", round.finish === 1 ? "⏹" : "…");

@@ -102,18 +102,20 @@ export function strip(place, rounds, onChoose) {
   const svg = canvas(width, height);
   if (!shown.length) { put(place, svg, "no round yet"); return; }
   const totals = shown.map((round) => parts(round).reduce((total, [, us]) => total + us, 0));
-  const most = ceiling(Math.max(...totals) / 1000) * 1000;
+  const drafts = totals.filter((_, index) => shown[index].kind !== "open"); // a prompt takes as long as it is
+  const most = ceiling(Math.max(...(drafts.length ? drafts : totals)) / 1000) * 1000;
   const y = (us) => height - bottom - (us / most) * (height - bottom - top);
   for (const part of [0, 0.5, 1]) {
     svg.append(element("line", { class: "grid", x1: left, x2: width, y1: y(part * most), y2: y(part * most) }));
     svg.append(element("text", { x: left - 6, y: y(part * most) + 4, "text-anchor": "end" }, part ? `${number((part * most) / 1000)} ms` : "0"));
   }
+  const clipped = (us) => Math.min(us, most);
   const step = Math.min(24, (width - left) / shown.length);
   shown.forEach((round, index) => {
     let below = 0;
     for (const [kind, us] of parts(round)) {
       if (us <= 0) continue;
-      const bar = element("rect", { class: kind, x: (left + index * step + 1).toFixed(1), width: Math.max(1, step - 2).toFixed(1), y: y(below + us).toFixed(1), height: Math.max(0.5, y(below) - y(below + us)).toFixed(1) });
+      const bar = element("rect", { class: kind, x: (left + index * step + 1).toFixed(1), width: Math.max(1, step - 2).toFixed(1), y: y(clipped(below + us)).toFixed(1), height: Math.max(0.5, y(clipped(below)) - y(clipped(below + us))).toFixed(1) });
       bar.addEventListener("click", () => onChoose(round));
       svg.append(bar);
       below += us;
