@@ -22,7 +22,7 @@ from multispin_coordinator.config import Limits, PageName
 from multispin_coordinator.page.access import Access
 from multispin_coordinator.page.endpoint import Page
 from multispin_coordinator.page.feed import Begin, Feed
-from multispin_coordinator.page.journal import Journal
+from multispin_coordinator.page.journal import PageJournal
 from multispin_coordinator.server import Server
 from multispin_models.api.app import Api
 from multispin_models.api.keys import Keys
@@ -106,7 +106,7 @@ class Loopback:
             bind="tcp://127.0.0.1:*", policy="fixed", limits=limits, max_concurrent=max_concurrent, http=settings
         )
         target = Loaded(self.target, ToyTokenizer())
-        journal = None if page == "off" else Journal(time.monotonic_ns(), keeps_tokens=page == "texts")
+        journal = None if page == "off" else PageJournal(time.monotonic_ns(), keeps_tokens=page == "texts")
         self.coordinator = Server(coordinator, target, self.target.info, PassMeter(None), context, journal=journal)
         self._coordinating = asyncio.create_task(self.coordinator.serve())
         config = Config(

@@ -22,7 +22,7 @@ import multispin_models
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import RELOADABLE, Config
 from multispin_coordinator.page.feed import Begin, Feed
-from multispin_coordinator.page.journal import Journal as PageJournal
+from multispin_coordinator.page.journal import PageJournal
 from multispin_coordinator.server import Server
 from multispin_coordinator.store import RecordStore
 from multispin_coordinator.timing import time_passes
@@ -214,7 +214,9 @@ async def serve(config: Config, reread: Callable[[], Config]) -> None:
             times = [] if config.policy == "fixed" else await loader.run(time_passes, loaded.model)
         context = stack.enter_context(zmq.Context())
         store = None if config.store is None else RecordStore(Path(config.store))
-        server = Server(config, loaded, info, meter, context, store=store, pass_times=times, journal=_page_journal(config))
+        server = Server(
+            config, loaded, info, meter, context, store=store, pass_times=times, journal=_page_journal(config)
+        )
         meter.start()
         # The signal to whoever started this.
         print(f"ready {server.endpoint} {msgspec.json.encode(info).decode()}", flush=True)  # noqa: T201

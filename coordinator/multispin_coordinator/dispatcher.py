@@ -21,7 +21,7 @@ from multispin_coordinator.batcher import Share, plan_pass
 from multispin_coordinator.config import Limits
 from multispin_coordinator.control.online import BY_ITSELF, LAST, Control, Grant
 from multispin_coordinator.control.uplink import Uplink
-from multispin_coordinator.page.journal import Journal
+from multispin_coordinator.page.journal import PageJournal
 from multispin_coordinator.passes import Outcome, Pass, PassTiming, work_of
 from multispin_coordinator.roster import Roster
 from multispin_coordinator.schedule import Schedule
@@ -105,7 +105,7 @@ class Dispatcher:
         control: Control | None = None,
         *,
         schedule: Schedule | None = None,
-        journal: Journal | None = None,
+        journal: PageJournal | None = None,
         keeps_records: bool = False,
         energy_label: Label | None = None,
         boot_id: str | None = None,

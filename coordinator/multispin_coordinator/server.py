@@ -20,7 +20,7 @@ from multispin_coordinator.control.uplink import Uplink
 from multispin_coordinator.dispatcher import ALONE, Dispatcher, Send
 from multispin_coordinator.enrolment import EnrolmentChannel, open_enrolment
 from multispin_coordinator.keeper import Keeper
-from multispin_coordinator.page.journal import Journal
+from multispin_coordinator.page.journal import PageJournal
 from multispin_coordinator.passes import Outcome, Pass, PassTiming
 from multispin_coordinator.schedule import Schedule
 from multispin_coordinator.session import Session
@@ -77,7 +77,7 @@ class Server:
         engine: Engine | None = None,
         now_ns: Callable[[], int] = monotonic_ns,
         pass_times: Sequence[PassTime] = (),
-        journal: Journal | None = None,
+        journal: PageJournal | None = None,
     ) -> None:
         control = Control(config.policy, config.limits.max_draft_tokens)
         for rows, seconds in pass_times:

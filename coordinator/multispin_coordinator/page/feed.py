@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from multispin_coordinator.page.journal import AgentRow, Journal, PassEntry, RequestRow, RoundEntry, Second
+from multispin_coordinator.page.journal import AgentRow, PageJournal, PassEntry, RequestRow, RoundEntry, Second
 from multispin_models.messages import PRICE_UNIT
 
 __all__ = ["AgentNews", "Begin", "Cursor", "Feed", "PageEvent", "RequestNews"]
@@ -134,7 +134,7 @@ class Feed:
         token_bytes: of the target's tokenizer.
     """
 
-    def __init__(self, journal: Journal, begin: Begin, token_bytes: Callable[[int], bytes]) -> None:
+    def __init__(self, journal: PageJournal, begin: Begin, token_bytes: Callable[[int], bytes]) -> None:
         self._journal = journal
         self._begin = begin
         self._token_bytes = token_bytes

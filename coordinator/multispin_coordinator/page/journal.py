@@ -16,7 +16,7 @@ from typing import Final, Generic, Literal, NamedTuple, TypeVar
 from multispin_coordinator.passes import PassTiming
 from multispin_models.messages import Condition, Hello, UndecidedVerdict, Verdict
 
-__all__ = ["AgentRow", "Journal", "Part", "PassEntry", "RequestRow", "Ring", "RoundEntry", "RoundKind", "Second"]
+__all__ = ["AgentRow", "PageJournal", "Part", "PassEntry", "RequestRow", "Ring", "RoundEntry", "RoundKind", "Second"]
 
 SECONDS_KEPT: Final = 300
 PASSES_KEPT: Final = 512
@@ -169,7 +169,7 @@ class RequestRow:
 ENDS: Final = {1: "end of text", 2: "length"}
 
 
-class Journal:
+class PageJournal:
     """The rings.
 
     Args:

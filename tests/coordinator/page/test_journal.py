@@ -4,7 +4,14 @@ import msgspec
 import pytest
 
 from multispin_coordinator.page.feed import Begin, Feed, PageEvent
-from multispin_coordinator.page.journal import ENDED_KEPT, LOST_KEPT, PASSES_KEPT, ROUNDS_KEPT, SECONDS_KEPT, Journal
+from multispin_coordinator.page.journal import (
+    ENDED_KEPT,
+    LOST_KEPT,
+    PASSES_KEPT,
+    ROUNDS_KEPT,
+    SECONDS_KEPT,
+    PageJournal,
+)
 from multispin_coordinator.passes import PassTiming
 from multispin_models.messages import PROTOCOL_VERSION, Condition, Hello, UndecidedVerdict, Verdict
 
@@ -22,14 +29,14 @@ def verdict(
     return Verdict(request_id, round_number, accepted, 9, finish, at_ms * MS, 7000, 4000, 5, 2_000_000, alone=alone)
 
 
-def look(journal: Journal, now_ms: int = 0, *, texts_reason: str | None = None) -> PageEvent:
+def look(journal: PageJournal, now_ms: int = 0, *, texts_reason: str | None = None) -> PageEvent:
     feed = Feed(journal, BEGIN, lambda token: bytes([0xC3, 0xA9]) if token == 9 else bytes([96 + token]))
     return feed.since(None, now_ms * MS, texts_reason=texts_reason)[0]
 
 
-def started(*, keeps_tokens: bool = True) -> Journal:
+def started(*, keeps_tokens: bool = True) -> PageJournal:
     """An agent with one request, whose first token was sent at 17 ms and whose draft came at 30."""
-    journal = Journal(0, keeps_tokens=keeps_tokens)
+    journal = PageJournal(0, keeps_tokens=keeps_tokens)
     journal.joined(b"a", hello("a"))
     journal.opened(b"a", 7, 3, 5 * MS)
     journal.judged((), verdict(7, 0, 0, at_ms=10), 17 * MS)
@@ -79,7 +86,7 @@ def test_an_agents_row_has_its_figures_and_a_reason_for_each_that_is_missing() -
 
 
 def test_an_agent_that_has_done_nothing_has_reasons_in_place_of_figures() -> None:
-    journal = Journal(0, keeps_tokens=True)
+    journal = PageJournal(0, keeps_tokens=True)
     journal.joined(b"a", hello("a"))
     [row] = look(journal).agents
     assert (row.state, row.link_s, row.acceptance, row.length) == ("idle", None, None, None)
@@ -166,7 +173,7 @@ def test_a_token_that_the_agent_is_to_choose_is_not_made_up() -> None:
 
 
 def test_whatever_happens_the_journal_has_an_end() -> None:
-    journal = Journal(0, keeps_tokens=True)
+    journal = PageJournal(0, keeps_tokens=True)
     for number in range(2000):
         name = b"%d" % number
         journal.joined(name, hello(name.decode()))
