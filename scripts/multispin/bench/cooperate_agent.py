@@ -43,6 +43,7 @@ async def _agent(config: Config) -> None:
             print("ready", flush=True)
             while line := await loop.run_in_executor(None, sys.stdin.readline):
                 block = msgspec.json.decode(line, type=Block)
+                client.history.verdict = None  # what another arm said last is nothing to begin with
                 serve = ServeFile(config, client, drafts, engine, "not metered", Path(block.out), "bench")
                 await serve.run(block.jobs)
                 print("done", flush=True)
