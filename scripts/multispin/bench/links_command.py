@@ -16,7 +16,7 @@ from statistics import median
 
 import msgspec
 
-from multispin.bench.cooperate import yield_of
+from multispin.bench.cooperate import window_of, yield_of
 from multispin.flags import cores, machine_facts, positive
 from multispin.links import Link, Reached, open_link, parse_link
 from multispin.local_run import LocalRun, RunSettings, prepare_draft
@@ -172,7 +172,10 @@ def _yield(
     target: ModelInfo,
 ) -> LinkYield:
     link, engine, rule = names
-    common = yield_of(f"{rule} over {link}", 1, requests, rounds, 0)
+    arm = f"{rule} over {link}"
+    times_s = [each.tpot_s for each in requests if each.tpot_s is not None]
+    common = yield_of(arm, 1, times_s, [window_of(arm, 1, requests, rounds)], 0)
+    assert common.drafted_per_round is not None  # it has an agent
     drafts = [each for each in rounds if each.num_draft_tokens]
     tokens = sum(each.num_generated for each in requests)
     return LinkYield(
