@@ -97,6 +97,30 @@ def test_without_a_terminal_only_the_text_is_on_standard_output(capsys: pytest.C
     assert "drafted" not in got.err, "the target alone"
 
 
+def test_in_a_dialogue_a_refusal_ends_nothing_and_a_new_conversation_forgets_the_old_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = iter(["hello", "more", "x" * 400, "", "/new", "hello"])
+
+    def answer(prompt: str) -> str:
+        assert prompt == "> "
+        try:
+            return next(typed)
+        except StopIteration:
+            raise EOFError from None
+
+    async def part(loopback: Loopback) -> None:
+        monkeypatch.setattr(sys, "stdin", Terminal())
+        monkeypatch.setattr("builtins.input", answer)
+        assert await chat(url(loopback), "--temperature", "0", "--max-tokens", "30") == 0
+
+    play(part)
+    got = capsys.readouterr()
+    first = written("uhello")
+    assert got.out.splitlines() == [first, written(f"uhelloa{first}umore"), first, ""]
+    assert "allowed are 300" in got.err
+
+
 def test_a_key_comes_from_a_file_or_the_environment_and_is_never_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
