@@ -49,15 +49,15 @@ def test_without_a_service_manager_nothing_happens(address: str, monkeypatch: py
 
 @pytest.mark.parametrize(
     ("limit", "pid", "interval_s"),
-    [("3000000", None, 1.0), ("3000000", os.getpid(), 1.0), ("3000000", 1, None), ("", None, None), ("0", None, None)],
+    [("3000000", None, 1.0), ("3000000", "own", 1.0), ("3000000", "1", None), ("", None, None), ("0", None, None)],
 )
 def test_progress_is_told_three_times_in_the_limit_if_it_is_asked_for(
-    limit: str, pid: int | None, interval_s: float | None, monkeypatch: pytest.MonkeyPatch
+    limit: str, pid: str | None, interval_s: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", limit)
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
     if pid is not None:
-        monkeypatch.setenv("WATCHDOG_PID", str(pid))
+        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if pid == "own" else pid)
     assert watchdog_interval_s() == interval_s
 
 
