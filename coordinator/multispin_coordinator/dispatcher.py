@@ -394,7 +394,7 @@ class Dispatcher:
                 drafted, is_asked_again = session.job or (), session.first_candidate > 0
                 verdicts = self._verdicts(session, outcome.verification, timing, num_rows)
                 if not is_asked_again:
-                    self._note_verdict(drafted, verdicts[0].message, timing.finished_ns)
+                    self._note_verdicts(drafted, verdicts, timing.finished_ns)
                 sends += verdicts
         is_pending = any(session.job is not None for session in self.sessions.values())
         self._pending_since_ns = timing.finished_ns if is_pending else None
@@ -558,10 +558,17 @@ class Dispatcher:
         if self.journal is not None:
             self.journal.timed(agent, told.draft_us, told.network_us)
 
-    def _note_verdict(self, drafted: Sequence[int], verdict: CoordinatorMessage, now_ns: int) -> None:
-        if self.journal is not None:
-            assert isinstance(verdict, Verdict)
-            self.journal.judged(drafted, verdict, now_ns)
+    def _note_verdicts(self, drafted: Sequence[int], sends: Sequence[Send], now_ns: int) -> None:
+        """Tell of a draft and its verdict; those that tell of a draft of its own, token by token, are one again."""
+        if self.journal is None:
+            return
+        first, last = sends[0].message, sends[-1].message
+        assert isinstance(first, Verdict)
+        assert isinstance(last, Verdict)
+        if len(sends) > 1:
+            ends = {"next_token_id": last.next_token_id, "finish": last.finish, "alone": last.alone}
+            first = msgspec.structs.replace(first, num_accepted=len(sends) - 1, **ends)
+        self.journal.judged(drafted, first, now_ns)
 
     def _refuse(self, agent: bytes, reject: Reject) -> list[Send]:
         counter = f"refused_{reject.code}"

@@ -5,6 +5,7 @@ from tests.coordinator.test_dispatcher import ALONE, LIMITS, OPEN, SECOND, WRONG
 
 from multispin_coordinator.control.online import Control, Grant
 from multispin_coordinator.dispatcher import MOST_REPEATED, Dispatcher
+from multispin_coordinator.page.journal import PageJournal
 from multispin_models.messages import PROTOCOL_VERSION, Close, Draft, Hello, Verdict
 
 BY_ITSELF = Grant(0, 1000, alone=True)
@@ -75,6 +76,20 @@ def test_what_is_looked_up_brings_several_tokens_a_pass_and_the_agent_is_told_on
     assert verdicts(made, 1)[0].round == 4
     assert (made.dispatcher.tally.looked_up.num_draft_tokens, made.dispatcher.tally.drafts.num_drafts) == (3, 0)
     assert made.say("a", Draft(7, 2, 5, ()))[:2] == found[1:], "and lost ones are given again"
+
+
+def test_the_page_is_told_of_what_was_looked_up_as_one_round() -> None:
+    made, control = coordinator()
+    made.dispatcher.journal = journal = PageJournal(0, keeps_tokens=True)
+    made.say("a", msgspec.structs.replace(OPEN, max_tokens=4))
+    control.past = (ALONE[1], ALONE[2], WRONG)
+    verdicts(made, 2)
+    opening, found = journal.rounds.since(0)
+    assert (opening.kind, opening.next_token, opening.finish) == ("open", ALONE[0], 0)
+    assert (found.kind, found.num_drafted, found.num_accepted, found.next_token) == ("alone", 2, 2, ALONE[3])
+    assert (found.round, found.verify_us, found.finish) == (1, 5, 2), "the third had no room"
+    [request] = journal.requests.values()
+    assert (request.end, request.num_tokens) == ("length", 4)
 
 
 def test_the_last_of_several_tokens_ends_the_text_or_hands_it_back() -> None:

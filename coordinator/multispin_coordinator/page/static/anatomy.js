@@ -3,7 +3,7 @@
 import { parts, strip } from "./charts.js";
 
 const PARTS = { away: "at the agent", net: "network, both ways, as the agent told lately", queue: "queue at the coordinator", verify: "verification" };
-const KINDS = { open: "the first token after the prompt", draft: "a draft", alone: "written by the coordinator alone" };
+const KINDS = { open: "the first token after the prompt", draft: "a draft", alone: "by the coordinator alone" };
 const HIDDEN = "▪";
 
 export class Anatomy {
@@ -105,7 +105,7 @@ export class Anatomy {
     const told = round.draftUs === null ? "" : `; at ${(round.draftUs / round.drafted / 1000).toFixed(1)} ms a token, as the agent told lately, its drafting took ${(round.draftUs / 1000).toFixed(1)} ms, of which a part may have been ahead of the verdict before`;
     const table = document.createElement("table"), body = document.createElement("tbody");
     table.createCaption().textContent = `Round ${round.round}${isChosen ? "" : " (the last)"}: ${KINDS[round.kind]}` +
-      (round.kind === "draft" ? `, ${round.accepted} of ${round.drafted} accepted, then ${{ cor: "a correction", bon: "a bonus token", own: "the target's token" }[outcome(round)]}` : "");
+      (round.drafted ? `, ${round.accepted} of ${round.drafted} accepted, then ${{ cor: "a correction", bon: "a bonus token", own: "the target's token" }[outcome(round)]}` : "");
     for (const [name, us] of [...rows.map(([name, us]) => [PARTS[name], us]), ["all", all]]) {
       const row = body.insertRow(), head = document.createElement("th");
       head.scope = "row";
@@ -123,7 +123,7 @@ export class Anatomy {
 }
 
 function outcome(round) {
-  if (round.kind !== "draft" || round.drafted === 0) return "own";
+  if (round.drafted === 0) return "own";
   return round.accepted === round.drafted ? "bon" : "cor";
 }
 
