@@ -69,8 +69,11 @@ def quantize(probabilities: npt.NDArray[np.float64], max_entries: int) -> DraftD
     """
     if not 1 <= max_entries <= TOTAL:
         raise ValueError(f"max_entries is {max_entries}, allowed are 1 to {TOTAL}")
-    kept = np.argsort(-probabilities, kind="stable")[:max_entries]
-    kept = np.sort(kept[probabilities[kept] > 0])
+    kept = np.flatnonzero(probabilities)
+    if len(kept) > max_entries:  # no sort of the whole vocabulary, which would take as long as a small model
+        threshold = np.partition(probabilities[kept], -max_entries)[-max_entries]
+        kept = kept[probabilities[kept] >= threshold]
+        kept = np.sort(kept[np.argsort(-probabilities[kept], kind="stable")[:max_entries]])
     exact = probabilities[kept] / probabilities[kept].sum() * TOTAL
     weights = np.floor(exact).astype(np.int64)
     missing = TOTAL - int(weights.sum())

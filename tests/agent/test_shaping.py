@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -42,18 +42,26 @@ def link() -> Iterator[None]:
         ip("netns", "delete", NAMESPACE)
 
 
-def shape(*flags: str) -> "subprocess.Popen[str]":
-    """Return a run that has set its classes."""
-    process = subprocess.Popen([*SHAPE, *flags], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == f"ready {LINK}\n"
-    return process
+@pytest.fixture
+def shape() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Give what starts a run and returns it when it has set its classes; none outlives the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*flags: str) -> "subprocess.Popen[str]":
+        started.append(subprocess.Popen([*SHAPE, *flags], stdout=subprocess.PIPE, text=True))
+        stdout = started[-1].stdout
+        assert stdout is not None
+        assert stdout.readline() == f"ready {LINK}\n"
+        return started[-1]
+
+    yield start
+    for process in started:
+        with process:
+            process.kill()
 
 
 def end(process: "subprocess.Popen[str]", number: signal.Signals) -> int:
     process.send_signal(number)
-    assert process.stdout is not None
-    process.stdout.close()
     return process.wait(20)
 
 
@@ -75,7 +83,9 @@ def refusal(*flags: str) -> str:
 
 @needs_namespaces
 @pytest.mark.usefixtures("link")
-def test_classes_are_set_while_it_runs_and_gone_after_it_also_after_one_that_was_killed() -> None:
+def test_classes_are_set_while_it_runs_and_gone_after_it_also_after_one_that_was_killed(
+    shape: Callable[..., "subprocess.Popen[str]"],
+) -> None:
     before = root()
     killed = shape(*FLAGS)
     assert root() == "htb 4d53:"
