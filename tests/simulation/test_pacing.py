@@ -57,7 +57,7 @@ def serve(
     async def run() -> float:
         network = Network(1, scales)
         limits = Limits(max_context_tokens=96, max_rows=32, prefill_rows=8)
-        config = CoordinatorConfig(limits=limits, uplink_bytes_per_s=share)
+        config = CoordinatorConfig(policy="fixed", limits=limits, uplink_bytes_per_s=share)
         coordinator = RunningCoordinator(config, Loaded(ToyModel(max_sequences=16), ToyTokenizer()), network)
         agents = []
         for number in range(num_agents):

@@ -73,7 +73,9 @@ def serve(
             max_sessions=AT_ONCE, max_sessions_per_agent=AT_ONCE, max_context_tokens=96, max_rows=32, prefill_rows=8
         )
         target = Loaded(ToyModel(n_vocab=N_VOCAB, max_sequences=AT_ONCE), ToyTokenizer())
-        coordinator = RunningCoordinator(CoordinatorConfig(verification=rule, limits=limits), target, network)
+        coordinator = RunningCoordinator(
+            CoordinatorConfig(policy="fixed", verification=rule, limits=limits), target, network
+        )
         prepare(coordinator.server.dispatcher)
         settings = {"num_draft_tokens": 2, "draft_entries": entries, "retry_s": 0.2, **agent_settings}
         config = Config(agent_id="agent", max_concurrent=AT_ONCE, **settings)

@@ -124,6 +124,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace, engine: str, rule: str) -> RunSettings:
     values = {
+        "policy": "fixed",
         "num_draft_tokens": args.num_draft_tokens,
         "verification": rule,
         "draft_entries": args.draft_entries,
