@@ -25,9 +25,8 @@ PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING
 def start_logging() -> None:
     """Send logs of level INFO and above to the journal if standard error is connected to it, else to standard error."""
     if is_journal(os.environ.get("JOURNAL_STREAM", ""), sys.stderr.fileno()):
-        logging.basicConfig(
-            level=logging.INFO, format="%(message)s", handlers=[JournalHandler()]
-        )  # the rest is in fields
+        # Level and module are fields of an entry, and not in its message again.
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[JournalHandler()])
         return
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
 

@@ -73,6 +73,11 @@ def test_what_a_service_needs_is_said(part: str) -> None:
     assert found["StateDirectory"] == found["CacheDirectory"] == [f"multispin-{part}"]
 
 
+def test_the_coordinator_may_ask_for_the_names_of_interfaces() -> None:
+    """Without AF_NETLINK libzmq ends the process when it binds (seen in a container with systemd 252)."""
+    assert "AF_NETLINK" in settings("coordinator")["RestrictAddressFamilies"][0].split()
+
+
 @pytest.mark.parametrize("part", PARTS)
 def test_the_settings_of_the_package_are_valid_and_keep_state_where_the_unit_lets_them(part: str) -> None:
     kind = {"agent": multispin_agent.config.Config, "coordinator": multispin_coordinator.config.Config}[part]

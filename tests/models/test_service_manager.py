@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import Struct
@@ -189,6 +190,17 @@ def test_an_entry_that_journald_does_not_take_is_not_lost(tmp_path: Path, capsys
     logger.error("important")
     handler.close()
     assert "important" in capsys.readouterr().err
+
+
+def test_in_the_journal_the_message_is_the_message_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured: dict[str, Any] = {}
+    monkeypatch.setattr(journal, "is_journal", lambda *_: True)
+    monkeypatch.setattr(journal.logging, "basicConfig", lambda **settings: configured.update(settings))
+    journal.start_logging()
+    [handler] = configured["handlers"]
+    assert isinstance(handler, JournalHandler)
+    assert configured["format"] == "%(message)s"
+    handler.close()
 
 
 def test_the_journal_is_used_only_where_standard_error_leads_to_it(tmp_path: Path) -> None:
