@@ -47,7 +47,7 @@ __all__ = ["add_arguments", "run"]
 log = logging.getLogger(__name__)
 
 UPLOAD_PATIENCE_S = 30.0  # for the last records, when a file is served
-FLUSH_S = 5.0  # likewise, when users were
+FLUSH_S = 1.0  # likewise, when users were; with http.stop_grace_s below TimeoutStopSec of the unit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
