@@ -18,6 +18,7 @@ from multispin_models.channel import new_socket
 from multispin_models.errors import ConfigError, WireError
 from multispin_models.keys.key_files import (
     KeyPair,
+    make_folder,
     make_pair,
     public_text,
     read_public,
@@ -69,10 +70,7 @@ def enrol(folder: Path, token: Token, patience_s: float = PATIENCE_S) -> Enrolle
         ConfigError: the coordinator refuses, is not there, or is not the one that made the token; or the folder cannot
             be written. Nothing but the new key, not yet registered, is left behind.
     """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"folder {folder} cannot be made: {error}") from error
+    make_folder(folder)
     pair = _new_pair(folder)
     question = Enrol(ENROLMENT_VERSION, token.token_id, token.secret)
     registered = _ask(token.endpoint, token.server_key.encode(), pair, question, patience_s)

@@ -23,7 +23,7 @@ import msgspec
 from multispin_agent.enrolment import Enrolled, enrol, rotate
 from multispin_models.channel import is_loopback
 from multispin_models.errors import ConfigError
-from multispin_models.keys.key_files import make_pair, read_public, write_file, write_pair
+from multispin_models.keys.key_files import make_folder, make_pair, read_public, write_file, write_pair
 from multispin_models.keys.registry import Registry, fingerprint
 from multispin_models.keys.token import decode_token, encode_token, new_token
 
@@ -74,10 +74,7 @@ def _say(args: argparse.Namespace, text: str, **facts: object) -> None:
 def _create(args: argparse.Namespace) -> None:
     pair = make_pair()
     write_pair(args.keys, "coordinator", pair, replace=args.replace)
-    try:
-        args.agents.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"folder {args.agents} cannot be made: {error}") from error
+    make_folder(args.agents)
     key = fingerprint(pair.public.decode())
     text = f"coordinator's key {key} is in {args.keys}, agents will be in {args.agents}"
     _say(args, text, fingerprint=key, keys=str(args.keys), agents=str(args.agents))

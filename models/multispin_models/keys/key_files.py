@@ -16,6 +16,7 @@ from multispin_models.errors import ConfigError
 __all__ = [
     "CREDENTIAL",
     "KeyPair",
+    "make_folder",
     "make_pair",
     "write_file",
     "public_text",
@@ -39,6 +40,25 @@ class KeyPair(NamedTuple):
 def make_pair() -> KeyPair:
     """Return a new pair."""
     return KeyPair(*zmq.curve_keypair())
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that only its owner may enter, and those above it; root gives each to the owner of the one above.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        if folder.is_dir():
+            return
+        if not folder.parent.is_dir():
+            make_folder(folder.parent)
+        folder.mkdir(mode=0o700)
+        owner = folder.parent.stat()
+        if os.geteuid() == 0 and owner.st_uid != 0:
+            os.chown(folder, owner.st_uid, owner.st_gid)
+    except OSError as error:
+        raise ConfigError(f"folder {folder} cannot be made: {error}") from error
 
 
 def write_file(path: Path, text: str, mode: int = 0o600, *, replace: bool = False) -> None:
@@ -97,10 +117,7 @@ def write_pair(folder: Path, name: str, pair: KeyPair, *, replace: bool = False)
     Raises:
         ConfigError: one is there already and `replace` is not set, or the folder cannot be written.
     """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"folder {folder} cannot be made: {error}") from error
+    make_folder(folder)
     write_file(folder / f"{name}.key_secret", secret_text(pair), replace=replace)
     write_file(folder / f"{name}.key", public_text(pair.public), 0o644, replace=replace)
 

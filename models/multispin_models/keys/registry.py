@@ -9,7 +9,6 @@
 
 import hashlib
 import hmac
-import os
 import re
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from zmq.auth.certs import load_certificate
 from zmq.utils import z85
 
 from multispin_models.errors import ConfigError, MultispinError
-from multispin_models.keys.key_files import public_text, write_file
+from multispin_models.keys.key_files import make_folder, public_text, write_file
 from multispin_models.keys.token import Token, secret_hash
 
 __all__ = ["Device", "Registry", "RegistryRefusal", "TokenRecord", "fingerprint"]
@@ -156,13 +155,9 @@ class Registry:
             raise ConfigError(f"token file {path} cannot be read: {error}") from error
 
     def _subfolder(self, name: str) -> Path:
-        """Return a folder of this one, made with the owner of this one."""
+        """Return a folder of this one, made if it is not there."""
         folder = self._folder / name
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700)
-            owner = self._folder.stat()
-            if os.geteuid() == 0 and owner.st_uid != 0:
-                os.chown(folder, owner.st_uid, owner.st_gid)
+        make_folder(folder)
         return folder
 
     # -- what `multispin keys` does --------------------------------------------------------------------------------

@@ -76,6 +76,9 @@ def test_what_root_writes_belongs_to_the_owner_of_the_folder(tmp_path: Path) -> 
     folder = tmp_path / "of-the-service"
     folder.mkdir()
     os.chown(folder, 1234, 4321)
+    key_files.make_folder(folder / "agents/revoked")  # what `multispin keys create` makes in a service's state
+    for made in ("agents", "agents/revoked"):
+        assert ((folder / made).stat().st_uid, mode(folder / made)) == (1234, 0o700)
     write_file(folder / "token", "x")
     assert ((folder / "token").stat().st_uid, (folder / "token").stat().st_gid) == (1234, 4321)
 
