@@ -396,3 +396,18 @@ def test_garbage_at_the_desk_is_refused_and_the_next_box_is_served(tmp_path: Pat
         raw.close()
 
     play(tmp_path, part)
+
+
+def test_half_open_connections_and_a_port_scan_hold_nobody_up(tmp_path: Path) -> None:
+    async def part(site: Site) -> None:
+        honest = await site.enrolled_agent("ap-07")
+        port = int(site.server.endpoint.rpartition(":")[2])
+        half_open = [await asyncio.open_connection("127.0.0.1", port) for _ in range(200)]
+        await site.still_serves(honest)
+        new = await site.enrolled_agent("ap-08")
+        for _, writer in half_open:
+            writer.close()
+        await until(lambda: site.metric("refused_handshake") == 200, "each is counted once it is given up")
+        await site.still_serves(new)
+
+    play(tmp_path, part)
