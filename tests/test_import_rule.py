@@ -42,10 +42,13 @@ HEAVY = {
         "multispin_models.api.prometheus",
     },
     "starlette": {
+        "multispin_coordinator.page.access",
+        "multispin_coordinator.page.endpoint",
         "multispin_models.api.app",
         "multispin_models.api.bodies",
         "multispin_models.api.completions",
         "multispin_models.api.guard",
+        "multispin_models.api.interface",
         "multispin_models.api.server",
     },
     "tokenizers": {

@@ -24,6 +24,7 @@ WITHOUT_JSON = {
     "coordinator": "a daemon: what it is ready with stands in its one line as JSON",
     "models distill": "writes files, its log in JSON lines among them",
     "records fields": "a document",
+    "shape": "runs until it is stopped: one line says that the classes are set",
 }
 
 

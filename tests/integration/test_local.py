@@ -55,6 +55,9 @@ SUMMARY_KEYS = {
     "energy_coordinator_j_per_token",
     "energy_coordinator_label",
     "energy_coordinator_reason",
+    "energy_network_j_per_token",
+    "energy_network_label",
+    "energy_network_reason",
     "exact",
     "per_request",
 }

@@ -176,7 +176,7 @@ def forgetful(dispatcher: Dispatcher) -> None:
         session = dispatcher.sessions.get(draft.request_id)
         asks = isinstance(draft, WeighedDraft) and draft.choice == multispin_coordinator.verifier.CANDIDATES
         if asks and session is not None and session.first_candidate == 0:
-            dispatcher._drop(session)
+            dispatcher._drop(session, now_ns)
         return on_draft(agent, draft, now_ns)
 
     dispatcher._on_draft = forget  # type: ignore[method-assign]
