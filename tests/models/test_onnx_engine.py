@@ -11,8 +11,12 @@ pytest.importorskip("onnx")
 
 from tests.onnx_tiny import CONTEXT, write_tiny
 
+from multispin_models.cache import silent
+from multispin_models.default_pair import default_target_path
+from multispin_models.engines import prepare_side
 from multispin_models.errors import LimitError
 from multispin_models.language_model import Logits, Rows
+from multispin_models.manifest import DEFAULT_PAIR
 from multispin_models.onnx.arrangement import Heads, Part, arrange
 from multispin_models.onnx.engine import OnnxModel, load_onnx
 from multispin_models.onnx.export import export_onnx
@@ -208,6 +212,9 @@ def test_memory_is_stated(exported: Exported) -> None:
 
 @pytest.fixture(scope="module")
 def served_target(target_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default target as it is served: from the per-user cache, or exported if another target was named."""
+    if target_gguf == default_target_path():
+        return prepare_side(DEFAULT_PAIR, "target", "onnx", silent)
     destination = tmp_path_factory.mktemp("served") / "target"
     export_onnx(target_gguf, destination, "w8a8-smooth")
     return destination
