@@ -1,6 +1,6 @@
 """Loads one end of a pair in the engine that is asked for. Each engine's library is imported only when it is used.
 
-An engine is named "llamacpp" or "onnx", and may carry the recipe to serve in: "onnx:w8a8-smooth", "llamacpp:Q8_0".
+An engine is named "llamacpp" or "onnx", and may carry the recipe to serve in: "onnx:w8a8-rotated", "llamacpp:Q8_0".
 Without one the pair's manifest says which.
 """
 
@@ -39,7 +39,7 @@ DEFAULT_ENGINE: Final = "onnx"  # installs without a compiler; several rows cost
 Side = Literal["target", "draft"]
 
 # Where the manifest does not say: a target verifies several rows at a time, a draft writes one.
-_ONNX_RECIPES: Final[dict[Side, str]] = {"target": "w8a8-smooth", "draft": "int8-block32"}
+_ONNX_RECIPES: Final[dict[Side, str]] = {"target": "w8a8-rotated", "draft": "int8-block32"}
 
 
 class EngineName(NamedTuple):

@@ -1,6 +1,6 @@
 """`multispin models export`: a GGUF file becomes a directory that ONNX Runtime serves.
 
-multispin models export target.gguf target-onnx                          the recipe for targets, w8a8-smooth
+multispin models export target.gguf target-onnx                          the recipe for targets, w8a8-rotated
 multispin models export draft.gguf draft-onnx --recipe int8-block32      the recipe for drafts: one row at a time
 multispin models export target.gguf target-onnx --check-quality FILE     also say what the recipe costs
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "check_quality", "run"]
 
-DEFAULT_RECIPE: Final = "w8a8-smooth"
+DEFAULT_RECIPE: Final = "w8a8-rotated"
 _CHECKED_ROWS: Final = 64
 
 

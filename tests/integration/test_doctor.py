@@ -50,14 +50,14 @@ def test_for_onnx_the_exports_are_looked_for() -> None:
     status, text = run("--json", "--no-probe")
     faults = {finding["name"] for finding in json.loads(text)["findings"] if finding["status"] == "fault"}
     assert status == 1
-    assert faults == {"target as-shipped", "target w8a8-smooth", "draft as-shipped", "draft int8-block32"}
+    assert faults == {"target as-shipped", "target w8a8-rotated", "draft as-shipped", "draft int8-block32"}
 
 
 @pytest.mark.usefixtures("empty_cache")
 def test_the_text_says_the_same_as_the_json() -> None:
     status, text = run("--no-probe")
     assert status == 1
-    assert "fault    target w8a8-smooth" in text
+    assert "fault    target w8a8-rotated" in text
     assert "-> multispin models fetch --engine onnx smollm2-135m" in text
     assert text.endswith("4 faults\n")
 

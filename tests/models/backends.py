@@ -121,7 +121,7 @@ BACKENDS = (
         Backend(
             f"onnx:{recipe}", _export(recipe), lambda path, sizes: load_onnx(path, **sizes._asdict()), _EXPORT_DAMAGES
         )
-        for recipe in ("int8-block32", "w8a8-smooth")  # those that are served
+        for recipe in ("int8-block32", "w8a8-rotated")  # those that are served
     ),
 )
 FILE_BACKENDS = tuple(backend for backend in BACKENDS if backend.damages)

@@ -129,7 +129,7 @@ def test_a_row_is_the_same_in_every_batch(exported: Exported, family: str, recip
 def test_a_row_is_the_same_in_both_forms_of_attention_and_on_two_threads(
     exported: Exported, attention: AttentionForm, num_threads: int
 ) -> None:
-    directory = exported("llama", "w8a8-smooth")
+    directory = exported("llama", "w8a8-rotated")
     alone = load(directory)
     expected = [one_by_one(alone, tokens_of(text, 90, alone.info.n_vocab)) for text in range(3)]
     other = load(directory, attention=attention, num_threads=num_threads)
@@ -216,7 +216,7 @@ def served_target(target_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -
     if target_gguf == default_target_path():
         return prepare_side(DEFAULT_PAIR, "target", "onnx", silent)
     destination = tmp_path_factory.mktemp("served") / "target"
-    export_onnx(target_gguf, destination, "w8a8-smooth")
+    export_onnx(target_gguf, destination, "w8a8-rotated")
     return destination
 
 

@@ -128,7 +128,7 @@ def test_weights_are_unsigned_on_processors_that_overflow(tmp_path: Path) -> Non
     assert processor_flags(tmp_path / "none") == frozenset()
 
 
-@pytest.mark.parametrize("recipe", ["int8-block32", "w8a8", "w8a8-smooth-all"])
+@pytest.mark.parametrize("recipe", ["int8-block32", "w8a8", "w8a8-rotated"])
 def test_a_token_whose_embedding_is_zero_harms_nobody(tmp_path: Path, recipe: str) -> None:
     source = write_tiny(tmp_path / "tiny.gguf", "llama", zero_token=5)
     export_onnx(source, tmp_path / "out", recipe)
@@ -143,12 +143,12 @@ def test_a_token_whose_embedding_is_zero_harms_nobody(tmp_path: Path, recipe: st
 
 def test_an_export_says_what_it_is_and_is_the_same_every_time(tmp_path: Path) -> None:
     source = write_tiny(tmp_path / "tiny.gguf", "qwen2")
-    first = export_onnx(source, tmp_path / "a", "w8a8-smooth")
-    second = export_onnx(source, tmp_path / "b", "w8a8-smooth", name="other")
+    first = export_onnx(source, tmp_path / "a", "w8a8-rotated")
+    second = export_onnx(source, tmp_path / "b", "w8a8-rotated", name="other")
     assert first.fingerprint == second.fingerprint
     assert read_export(tmp_path / "b").name == "other"
     info = load(tmp_path / "a", cache="float16").info
-    assert (info.engine, info.recipe, info.fingerprint) == ("onnx", "w8a8-smooth, float16 cache", first.fingerprint)
+    assert (info.engine, info.recipe, info.fingerprint) == ("onnx", "w8a8-rotated, float16 cache", first.fingerprint)
     assert info.vocabulary_hash == first.vocabulary_hash
     copied = read_gguf_metadata(tmp_path / "a" / "vocabulary.gguf")
     assert copied.values == read_gguf_metadata(source).values

@@ -22,8 +22,8 @@ from multispin_models.onnx.exported import (
     write_manifest,
 )
 from multispin_models.onnx.graph import build_graphs
-from multispin_models.onnx.recipes import RECIPES, Recipe, find_recipe
-from multispin_models.onnx.smoothing import smooth_network
+from multispin_models.onnx.recipes import Recipe, find_recipe
+from multispin_models.onnx.rotation import rotate_network
 from multispin_models.onnx.vocabulary_file import write_vocabulary_file
 from multispin_models.onnx.weights import Network, read_network, trim_head
 from multispin_models.vocabulary import vocabulary_hash
@@ -59,9 +59,10 @@ def export_onnx(source_gguf: Path, destination_dir: Path, recipe: str, *, name: 
     destination_dir.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{destination_dir.name}.", dir=destination_dir.parent))
     try:
-        if chosen.smooth:
-            _smooth(network, chosen, partial, metadata.get("tokenizer.ggml.bos_token_id", int) or 0)
-        write_network(network, chosen, partial)
+        if chosen.rotated:
+            rotate_network(network)
+        for file_name, model in build_graphs(network, chosen, partial / WEIGHTS_FILE).items():
+            onnx.save(model, partial / file_name)
         write_vocabulary_file(source_gguf, partial / VOCABULARY_FILE)
         manifest = _describe(metadata, network, chosen, partial, name)
         write_manifest(partial, manifest)
@@ -72,22 +73,6 @@ def export_onnx(source_gguf: Path, destination_dir: Path, recipe: str, *, name: 
         raise
     _logger.info("exported %s as %s to %s", manifest.name, recipe, destination_dir)
     return manifest
-
-
-def write_network(network: Network, recipe: Recipe, directory: Path, *, observe: bool = False) -> None:
-    """Write graphs and weights into a directory."""
-    for file_name, model in build_graphs(network, recipe, directory / WEIGHTS_FILE, observe=observe).items():
-        onnx.save(model, directory / file_name)
-
-
-def _smooth(network: Network, recipe: Recipe, directory: Path, first_token: int) -> None:
-    """Smooth a network by what its float32 form shows."""
-    from multispin_models.onnx.calibration import observe  # noqa: PLC0415 - only here a runtime is needed
-
-    with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        write_network(network, RECIPES["float32"], Path(scratch), observe=True)
-        seen = observe(Path(scratch), network.architecture, network.inverse_frequencies, first_token)
-    smooth_network(network, seen, recipe)
 
 
 def _describe(

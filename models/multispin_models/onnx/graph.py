@@ -19,35 +19,28 @@ from multispin_models.onnx.recipes import Recipe
 from multispin_models.onnx.variants import VARIANTS
 from multispin_models.onnx.weights import Array, Layer, Network
 
-__all__ = ["HEAD", "OBSERVED", "build_graphs"]
-
-# What calibration asks for: the inputs of these products, [rows, inputs] a layer.
-OBSERVED: Final = ("qkv", "attention_output", "gate_up", "down")
-HEAD: Final = "head"  # the same after all layers, under the number of layers
+__all__ = ["build_graphs"]
 
 _INT64, _FLOAT = TensorProto.INT64, TensorProto.FLOAT
 
 
-def build_graphs(
-    network: Network, recipe: Recipe, weights_path: Path, *, observe: bool = False
-) -> dict[str, onnx.ModelProto]:
+def build_graphs(network: Network, recipe: Recipe, weights_path: Path) -> dict[str, onnx.ModelProto]:
     """Return a network's graph for each variant, by the name of its file; the weights go to a file of their own.
 
     Args:
         network: all weights, float32.
         recipe: the form of each matrix.
         weights_path: of the file to write, beside which the graph must be stored.
-        observe: also output the inputs of each product, "observed.<layer>.<product>" [rows, inputs].
     """
-    writer = _NetworkWriter(network, recipe, GraphBuilder(weights_path), observe)
+    writer = _NetworkWriter(network, recipe, GraphBuilder(weights_path))
     return writer.write()
 
 
 class _NetworkWriter:
     """Writes one network."""
 
-    def __init__(self, network: Network, recipe: Recipe, builder: GraphBuilder, observe: bool) -> None:
-        self._network, self._recipe, self._builder, self._observe = network, recipe, builder, observe
+    def __init__(self, network: Network, recipe: Recipe, builder: GraphBuilder) -> None:
+        self._network, self._recipe, self._builder = network, recipe, builder
         self._products = ProductWriter(builder)
         self._attend = AttentionWriter(builder, network.architecture)
 
@@ -66,7 +59,6 @@ class _NetworkWriter:
             last = number + 1 == a.num_layers
             following = network.output_norm if last else network.layers[number + 1].attention_norm
             normed, stream = self._add_and_norm(stream, fed, following, f"{number + 1}.attention_norm")
-        self._observed(normed, a.num_layers, HEAD)
         asked = b.one("Gather", normed, "logit_rows")
         b.node("Identity", [self._spread(self._head(asked))], [b.output("logits", _FLOAT, ["asked", a.n_vocab])])
         return b.finish(f"{a.family} {self._recipe.name}", [v.file_name for v in VARIANTS])
@@ -118,24 +110,15 @@ class _NetworkWriter:
         return outputs[0], outputs[3]
 
     def _attention(self, normed: str, layer: Layer, number: int) -> str:
-        self._observed(normed, number, "qkv")
         qkv = self._products.add(f"{number}.qkv", normed, layer.qkv, self._recipe.qkv, layer.qkv_bias)
         rows = self._attend.add(qkv, layer, number)
-        self._observed(rows, number, "attention_output")
         name, bias = f"{number}.attention_output", layer.attention_output_bias
         return self._products.add(name, rows, layer.attention_output, self._recipe.attention_output, bias)
 
     def _feed_forward(self, normed: str, layer: Layer, number: int) -> str:
         b, recipe = self._builder, self._recipe
-        self._observed(normed, number, "gate_up")
         both = self._products.add(f"{number}.gate_up", normed, layer.gate_up, recipe.gate_up)
         width = self._network.architecture.feed_forward_size
         gate, up = b.node("Split", [both, b.sizes(width, width)], 2, axis=1)
         gated = b.one("Mul", b.one("QuickGelu", gate, domain=CONTRIB, alpha=1.0), up)
-        self._observed(gated, number, "down")
         return self._products.add(f"{number}.down", gated, layer.down, recipe.down)
-
-    def _observed(self, rows: str, number: int, product: str) -> None:
-        if self._observe:
-            b = self._builder
-            b.node("Identity", [rows], [b.output(f"observed.{number}.{product}", _FLOAT, ["rows", "inputs"])])

@@ -13,6 +13,7 @@ from onnx import TensorProto
 from multispin_models.onnx.builder import CONTRIB, GraphBuilder
 from multispin_models.onnx.quantize import Blocks, quantize_blocks_4, quantize_blocks_8, quantize_rows_8
 from multispin_models.onnx.recipes import Form
+from multispin_models.onnx.rotation import mixing_matrix
 from multispin_models.onnx.variants import VARIANTS
 from multispin_models.onnx.weights import Array
 
@@ -27,6 +28,7 @@ class ProductWriter:
     def __init__(self, builder: GraphBuilder) -> None:
         self._builder = builder
         self._shared: dict[str, str] = {}  # constants of all w8a8 products
+        self._mixers: dict[int, dict[str, str]] = {}  # by number of inputs
 
     def add(self, name: str, rows: str, matrix: Array, form: Form, bias: Array | None = None) -> str:
         """Add `rows` [R, inputs] times `matrix` [outputs, inputs] transposed, plus bias; return the product's name."""
@@ -35,6 +37,8 @@ class ProductWriter:
             product = self._builder.one("MatMul", rows, weights)
         elif form == "w8a8":
             product = self._rows_8(name, rows, matrix)
+        elif form == "w8a8-mixed":
+            product = self._rows_8(name, self._mixed(rows, matrix.shape[1]), _mixed_inputs(matrix))
         else:
             product = self.blocks(name, rows, block_form(matrix, form), matrix.shape[1])
         if bias is None:
@@ -88,6 +92,17 @@ class ProductWriter:
             b.node("MatMulIntegerToFloat", [integers, unsigned, *inputs, shared["middle"]], [product], CONTRIB)
         return b.one("Mul", product, b.one("Unsqueeze", scale, shared["inputs"]))
 
+    def _mixed(self, rows: str, inputs: int) -> str:
+        """Return rows [R, inputs] with each block of inputs times the Hadamard matrix."""
+        b = self._builder
+        if inputs not in self._mixers:
+            matrix = mixing_matrix(inputs)
+            names = {"matrix": matrix, "cut": np.array([-1, len(matrix)]), "whole": np.array([-1, inputs])}
+            self._mixers[inputs] = {key: b.constant(f"mixed.{inputs}.{key}", value) for key, value in names.items()}
+        mixer = self._mixers[inputs]
+        blocks = b.one("MatMul", b.one("Reshape", rows, mixer["cut"]), mixer["matrix"])
+        return b.one("Reshape", blocks, mixer["whole"])
+
     def _shared_constants(self) -> dict[str, str]:
         values: dict[str, npt.NDArray[Any]] = {
             "inputs": np.array([1], np.int64),
@@ -123,6 +138,12 @@ class ProductWriter:
             b.constant(f"{name}.{k}", np.array([v], np.int64)) for k, v in (("from", 0), ("to", inputs), ("axis", 1))
         ]
         return b.one("Slice", rows, *bounds)
+
+
+def _mixed_inputs(matrix: Array) -> Array:
+    """Return a matrix [outputs, inputs] for rows that were mixed: its rows mixed likewise, as the mixing is symmetric."""
+    mixer = mixing_matrix(matrix.shape[1])
+    return (matrix.reshape(-1, len(mixer)) @ mixer).reshape(matrix.shape)
 
 
 def block_form(matrix: Array, form: Form) -> Blocks:

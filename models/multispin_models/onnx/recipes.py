@@ -8,6 +8,7 @@ A recipe names a form for each kind of matrix:
     int4-block32   4-bit weights with a zero point, rows in 8-bit blocks; a lone row takes a kernel of its own, so it is
                    exact only on some processors (not on x86-64 with AVX2 alone, not on armv8.0)
     w8a8           8-bit weights with one scale an output, rows with one scale each: exact integer products
+    w8a8-mixed     the same behind a Hadamard transform of each row, in blocks: no input stands out (`rotation`)
 
 Blocks read least memory and are best for one or two rows; w8a8 costs least for each further row. Blocks of 128 are not
 offered: with them ONNX Runtime 1.32 computed 180 of 216 rows differently alone than in a batch (x86-64 with AVX-512
@@ -22,7 +23,7 @@ from multispin_models.errors import ConfigError
 
 __all__ = ["Form", "RECIPES", "Recipe", "WHOLE_RECIPES", "find_recipe"]
 
-Form = Literal["float32", "int8-block32", "int8-block64", "int4-block32", "w8a8"]
+Form = Literal["float32", "int8-block32", "int8-block64", "int4-block32", "w8a8", "w8a8-mixed"]
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,7 +31,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         name: as asked for and shown.
-        smooth: scales are moved from activations into weights first (SmoothQuant).
+        rotated: the network is turned first, so that a scale a row suffices (`rotation`).
         embedding: of the table that rows are taken from: "float32", or 8-bit blocks.
         trimmed: the head has only the ids that the file names as frequent (a draft's does); no other is ever chosen
             (FR-Spec, Zhao et al., arXiv 2502.14856).
@@ -43,7 +44,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     down: Form
     head: Form
     embedding: Literal["float32", "int8-block32", "int8-block64"]
-    smooth: bool = False
+    rotated: bool = False
     trimmed: bool = False
 
 
@@ -80,11 +81,9 @@ RECIPES: Final = {
             trimmed=True,
         ),
         _uniform("w8a8"),
-        # down sees the widest activations, the head decides between near equals: both keep blocks
-        Recipe("w8a8-smooth", "w8a8", "w8a8", "w8a8", "int8-block64", "int8-block64", "int8-block64", smooth=True),
-        # for large batches: cheaper from about ten rows on, dearer for one
-        Recipe("w8a8-smooth-head", "w8a8", "w8a8", "w8a8", "int8-block64", "w8a8", "int8-block64", smooth=True),
-        Recipe("w8a8-smooth-all", "w8a8", "w8a8", "w8a8", "w8a8", "w8a8", "int8-block64", smooth=True),
+        Recipe("w8a8-rotated", "w8a8", "w8a8", "w8a8", "w8a8-mixed", "w8a8", "int8-block64", rotated=True),
+        # one row is cheaper with a head in blocks, ten are dearer
+        Recipe("w8a8-rotated-head64", "w8a8", "w8a8", "w8a8", "w8a8-mixed", "int8-block64", "int8-block64", rotated=True),
     )
 }
 
