@@ -1,0 +1,1 @@
+"""Field measurement campaigns: plan, run, collect, verify, report."""
