@@ -379,6 +379,10 @@ class Site:
         """Return a prompt in tokens, as the target is asked."""
         return encode_prompt(self._target.tokenizer, prompt)
 
+    def decoded(self, token_ids: Sequence[int]) -> str:
+        """Return the text of tokens."""
+        return b"".join(map(self._target.tokenizer.token_bytes, token_ids)).decode("utf-8", "replace")
+
     def _draft_model(self) -> Loaded:
         if self._draft is None:
             settings = self._settings
