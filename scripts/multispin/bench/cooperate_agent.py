@@ -2,63 +2,339 @@
 
     python -m multispin.bench.cooperate_agent PARENT CONFIG
 
-CONFIG is the agent's settings as JSON. "ready" on standard output says that the coordinator has welcomed it; then each
-line of standard input is a `Block`, and "done" answers it when its records are written. It ends with its input.
+CONFIG is a `Start` as JSON. "ready" and the draft's `ModelInfo` on standard output say that the coordinator has
+welcomed it; then each line of standard input is a `Block`, and a line "done" with an `Answer` says what became of it:
+everything goes through these two, so the agent may be on another machine (`ssh BOX python -m ...`, PARENT 0). It ends
+when its input does, whatever it is doing.
 """
 
 import asyncio
+import hashlib
 import logging
+import os
 import sys
+import tempfile
+import threading
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import zmq
 from msgspec import Struct
 
+from multispin.bench.null_model import DRAFT_PASS, NullModel, NullTokenizer
+from multispin_agent.attribution import BoxEnergy
 from multispin_agent.client import Client
 from multispin_agent.config import Config
-from multispin_agent.draft_source import open_draft_source
+from multispin_agent.draft_source import DraftSource, model_source, open_draft_source
 from multispin_agent.serve_file import ServeFile
+from multispin_models.clock import monotonic_ns
+from multispin_models.energy import Sampler, open_meter
 from multispin_models.engine_thread import EngineThread
+from multispin_models.engines import Loaded, load_side, log_progress
+from multispin_models.errors import MultispinError
+from multispin_models.language_model import LanguageModel, Rows, prefill
 from multispin_models.process import exit_with_parent
-from multispin_models.prompts import Job
+from multispin_models.prompts import Job, encode_prompt
+from multispin_models.records import ConditionsRecord, EnergyRecord, RequestRecord, RoundRecord, read_jsonl
+from multispin_models.records.run_energy import energy_record
+from multispin_models.records.schema import MeteredEnd
+from multispin_models.sampling import choose
+from multispin_models.settings import load_settings
 
-__all__ = ["Block", "main"]
+__all__ = ["LONGEST_LINE", "NULL_ENGINE", "Answer", "Block", "Start", "main"]
+
+NULL_ENGINE: Final = "null"
+LONGEST_LINE: Final = 1 << 28  # bytes of an answer
 
 
-class Block(Struct, frozen=True, forbid_unknown_fields=True):
-    """What to serve now, and the folder for its records."""
+class Start(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the agent is.
 
-    out: str
+    Attributes:
+        config: its settings.
+        file: an agent.toml on its machine, whose `security`, `meter`, `idle_s` and `notes` win; null for none.
+    """
+
+    config: Config
+    file: str | None = None
+
+
+class Block(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What to serve now.
+
+    Attributes:
+        jobs: of its users.
+        run_id: in every record.
+        at_once: users served at once.
+        due_s: when each job comes, by id, after the first could be served; those without are there at once.
+        by_itself: the draft model writes the texts, one after the other, and nobody verifies them.
+        idle_s: asked nothing for so long before, to be metered.
+    """
+
     jobs: list[Job]
+    run_id: str = "bench"
+    at_once: int = 1
+    due_s: dict[str, float] = {}
+    by_itself: bool = False
+    idle_s: float = 0.0
 
 
-async def _agent(config: Config) -> None:
-    loop = asyncio.get_running_loop()
+class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What became of a block.
+
+    Attributes:
+        begun_ns: when the first job could be served; monotonic, of the agent's machine, as all that follow.
+        requests, rounds, conditions: as they were recorded.
+        meter: of the agent's box, with the reason where it reads none.
+        idle, energy: what it counted before and meanwhile; null without a meter.
+    """
+
+    begun_ns: int
+    requests: list[RequestRecord]
+    rounds: list[RoundRecord]
+    conditions: list[ConditionsRecord]
+    meter: MeteredEnd
+    idle: EnergyRecord | None
+    energy: EnergyRecord | None
+
+
+def _settings(start: Start) -> Config:
+    if start.file is None:
+        return start.config
+    own = load_settings(Config, Path(start.file))
+    return msgspec.structs.replace(
+        start.config, security=own.security, meter=own.meter, idle_s=own.idle_s, notes=own.notes
+    )
+
+
+def _open_drafts(config: Config) -> DraftSource:
+    if config.engine == NULL_ENGINE:
+        model = NullModel(DRAFT_PASS, 2 * config.max_concurrent, is_draft=True)
+        return model_source(Loaded(model, NullTokenizer()))
+    return open_draft_source(config)
+
+
+class _Agent:
+    """Loaded and connected."""
+
+    def __init__(self, config: Config, client: Client, drafts: DraftSource, engine: EngineThread) -> None:
+        self._config = config
+        self._client = client
+        self._drafts = drafts
+        self._engine = engine
+        opened = open_meter(config.meter)
+        self._reason = opened.reason
+        self._sampler = None if opened.meter is None else Sampler(opened.meter)
+        if self._sampler is not None:
+            self._sampler.start()
+        self._end = f"agent:{config.agent_id}"
+        self._by_itself: LanguageModel | None = None
+
+    def close(self) -> None:
+        """Free what it holds."""
+        if self._by_itself is not None:
+            self._by_itself.close()
+        if self._sampler is not None:
+            self._sampler.stop()
+
+    async def serve(self, block: Block) -> Answer:
+        """Serve a block."""
+        idle = await self._idle(block)
+        self._client.history.verdict = None  # what another arm said last is nothing to begin with
+        box = self._reason if self._sampler is None else BoxEnergy(self._sampler)
+        with tempfile.TemporaryDirectory(prefix="multispin-agent-") as folder:
+            out = Path(folder)
+            if block.by_itself:
+                begun_ns, requests, window = await self._engine.run(self._write, block)
+                return self._answer(begun_ns, requests, [], [], idle, window)
+            serve = ServeFile(
+                msgspec.structs.replace(self._config, max_concurrent=block.at_once),
+                self._client,
+                self._drafts,
+                self._engine,
+                box,
+                out,
+                block.run_id,
+                due_s=block.due_s,
+            )
+            await serve.run(block.jobs)
+            energy = read_jsonl(out / "energy.jsonl", EnergyRecord).records if self._sampler is not None else []
+            return self._answer(
+                serve.begun_ns,
+                read_jsonl(out / "requests.jsonl", RequestRecord).records,
+                read_jsonl(out / "rounds.jsonl", RoundRecord).records,
+                read_jsonl(out / "conditions.jsonl", ConditionsRecord).records,
+                idle,
+                energy[-1] if energy else None,
+            )
+
+    def _answer(
+        self,
+        begun_ns: int,
+        requests: list[RequestRecord],
+        rounds: list[RoundRecord],
+        conditions: list[ConditionsRecord],
+        idle: EnergyRecord | None,
+        energy: EnergyRecord | None,
+    ) -> Answer:
+        info = None if self._sampler is None else self._sampler.info
+        return Answer(
+            begun_ns=begun_ns,
+            requests=requests,
+            rounds=rounds,
+            conditions=conditions,
+            meter=MeteredEnd(self._end, self._end, info, self._reason if info is None else None),
+            idle=idle,
+            energy=energy,
+        )
+
+    async def _idle(self, block: Block) -> EnergyRecord | None:
+        begun_ns = monotonic_ns()
+        await asyncio.sleep(block.idle_s)
+        return self._window(block.run_id, begun_ns) if block.idle_s else None
+
+    def _window(self, run_id: str, begun_ns: int) -> EnergyRecord | None:
+        """Return what was counted since; null without a meter."""
+        if self._sampler is None:
+            return None
+        ended_ns = monotonic_ns()
+        self._sampler.read_now()
+        return energy_record(run_id, self._end, begun_ns, ended_ns, self._sampler.joules(begun_ns, ended_ns))
+
+    def _write(self, block: Block) -> tuple[int, list[RequestRecord], EnergyRecord | None]:
+        """Let the draft model write each job's text; in the engine's thread."""
+        begun_ns = monotonic_ns()
+        records = [self._written(block, job, begun_ns) for job in block.jobs]
+        return begun_ns, records, self._window(block.run_id, begun_ns)
+
+    def _written(self, block: Block, job: Job, begun_ns: int) -> RequestRecord:
+        model = self._model()
+        tokenizer = self._drafts.tokenizer
+        due_ns = begun_ns + int(block.due_s.get(job.job_id, 0.0) * 1e9)
+        while (wait_ns := due_ns - monotonic_ns()) > 0:
+            threading.Event().wait(wait_ns / 1e9)
+        started_ns = monotonic_ns()
+        prompt_ids = encode_prompt(tokenizer, job.prompt)
+        ends = frozenset[int]() if job.ignore_end else tokenizer.end_token_ids
+        first_ns = 0
+        tokens = list(prompt_ids)
+        length = min(len(tokens) + job.max_tokens, model.info.n_ctx)
+        sequence = model.open_sequence()
+        try:
+            logits = prefill(model, sequence, tokens, model.info.max_rows)
+            while True:
+                tokens.append(choose(logits[-1], len(tokens), job.sampling))
+                first_ns = first_ns or monotonic_ns()
+                if tokens[-1] in ends or len(tokens) >= length:
+                    break
+                [logits] = model.forward([Rows(sequence, tokens[-1:], 1)])
+        finally:
+            model.close_sequence(sequence)
+        ended_ns = monotonic_ns()
+        written = tokens[len(prompt_ids) :]
+        return RequestRecord(
+            run_id=block.run_id,
+            id=job.job_id,
+            wire_request_id=0,
+            agent_id=self._config.agent_id,
+            prompt_sha256=hashlib.sha256(job.prompt.encode()).hexdigest(),
+            num_prompt_tokens=len(prompt_ids),
+            token_ids=tuple(written),
+            text=b"".join(map(tokenizer.token_bytes, written)).decode("utf-8", "replace"),
+            finish="end" if written[-1] in ends else "length",
+            num_rounds=0,
+            num_drafted=0,
+            num_accepted=0,
+            num_generated=len(written),
+            started_ns=started_ns,
+            ended_ns=ended_ns,
+            ttft_s=(first_ns - started_ns) / 1e9,
+            tpot_s=(ended_ns - first_ns) / 1e9 / (len(written) - 1) if len(written) > 1 else None,
+            e2e_s=(ended_ns - started_ns) / 1e9,
+            payload_up_bytes=0,
+            payload_down_bytes=0,
+            energy_reason="its joules are those of the window",
+        )
+
+    def _model(self) -> LanguageModel:
+        """Return a draft model of its own: drafts keep the other's sequences."""
+        if self._by_itself is None:
+            config = self._config
+            if config.engine == NULL_ENGINE:
+                self._by_itself = NullModel(DRAFT_PASS, 1, is_draft=True)
+            else:
+                self._by_itself = load_side(
+                    config.pair,
+                    "draft",
+                    config.engine,
+                    n_ctx=config.max_context_tokens,
+                    max_sequences=1,
+                    max_rows=64,
+                    num_threads=config.threads,
+                    progress=log_progress,
+                ).model
+        return self._by_itself
+
+
+async def _run(start: Start, lines: "asyncio.Queue[bytes]") -> None:
+    config = _settings(start)
     with zmq.Context() as context, EngineThread() as engine:
-        drafts = await engine.run(open_draft_source, config)
+        drafts = await engine.run(_open_drafts, config)
         client = Client(config, drafts.info, context)
+        agent = _Agent(config, client, drafts, engine)
         try:
             await client.ready()
-            print("ready", flush=True)
-            while line := await loop.run_in_executor(None, sys.stdin.readline):
-                block = msgspec.json.decode(line, type=Block)
-                client.history.verdict = None  # what another arm said last is nothing to begin with
-                serve = ServeFile(config, client, drafts, engine, "not metered", Path(block.out), "bench")
-                await serve.run(block.jobs)
-                print("done", flush=True)
+            _say("ready", drafts.info)
+            while line := await lines.get():
+                _say("done", await agent.serve(msgspec.json.decode(line, type=Block)))
         finally:
             await client.close()
+            agent.close()
             drafts.close()
 
 
-def main(arguments: list[str]) -> None:
-    """Serve until standard input ends."""
+def _say(word: str, what: Struct) -> None:
+    sys.stdout.buffer.write(f"{word} ".encode() + msgspec.json.encode(what) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+async def _read(start: Start) -> None:
+    """Run until the input ends, which ends all at once: whoever asked is gone."""
+    loop = asyncio.get_running_loop()
+    lines: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def read() -> None:
+        for line in sys.stdin.buffer:
+            loop.call_soon_threadsafe(lines.put_nowait, line)
+        loop.call_soon_threadsafe(lines.put_nowait, b"")
+        ended.wait(END_S)
+        os._exit(1)  # still at work for somebody who has gone
+
+    ended = threading.Event()
+    threading.Thread(target=read, name="input", daemon=True).start()
+    try:
+        await _run(start, lines)
+    finally:
+        ended.set()
+
+
+END_S: Final = 5.0
+
+
+def main(arguments: list[str]) -> int:
+    """Serve until standard input ends; return the exit status."""
     parent, config = arguments
-    exit_with_parent(int(parent))
+    if int(parent):
+        exit_with_parent(int(parent))
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    asyncio.run(_agent(msgspec.json.decode(config, type=Config)))
+    try:
+        asyncio.run(_read(msgspec.json.decode(config, type=Start)))
+    except MultispinError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))
