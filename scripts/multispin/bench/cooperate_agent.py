@@ -36,9 +36,17 @@ from multispin_models.errors import MultispinError
 from multispin_models.language_model import LanguageModel, Rows, prefill
 from multispin_models.process import exit_with_parent
 from multispin_models.prompts import Job, encode_prompt
-from multispin_models.records import ConditionsRecord, EnergyRecord, RequestRecord, RoundRecord, read_jsonl
-from multispin_models.records.run_energy import energy_record
-from multispin_models.records.schema import MeteredEnd
+from multispin_models.records import (
+    ConditionsRecord,
+    EnergyRecord,
+    MeteredEnd,
+    RequestRecord,
+    RoundRecord,
+    energy_domain,
+    energy_record,
+    read_boot_id,
+    read_jsonl,
+)
 from multispin_models.sampling import choose
 from multispin_models.settings import load_settings
 
@@ -184,7 +192,12 @@ class _Agent:
             requests=requests,
             rounds=rounds,
             conditions=conditions,
-            meter=MeteredEnd(self._end, self._end, info, self._reason if info is None else None),
+            meter=MeteredEnd(
+                self._end,
+                energy_domain(info, read_boot_id(), self._end),
+                info,
+                self._reason if info is None else None,
+            ),
             idle=idle,
             energy=energy,
         )

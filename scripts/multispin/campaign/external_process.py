@@ -154,12 +154,10 @@ def _asked(server: _Server, run_id: str, user: int, job: Job) -> RequestRecord:
     body = server.body(job)
     got = _Got()
     started_ns = monotonic_ns()
-    error = None
     try:
         for num_bytes, event in server.events(body):
             got.take(num_bytes, event)
-        if got.usage is None:
-            raise _Failed(UNKNOWN_TOKENS)
+        error = UNKNOWN_TOKENS if got.usage is None else None
     except _Failed as failure:
         error = str(failure)
     usage, timings = got.usage or {}, got.timings or {}

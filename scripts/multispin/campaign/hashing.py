@@ -124,7 +124,7 @@ def signature_fault(run: Path) -> str:
 
 
 def default_key_file() -> Path:
-    """Return where the user's key is: $MULTISPIN_CAMPAIGN_KEY, else multispin/campaign.key among the user's settings."""
+    """Return where the user's key is: $MULTISPIN_CAMPAIGN_KEY, else multispin/campaign.key of $XDG_CONFIG_HOME."""
     if named := os.environ.get("MULTISPIN_CAMPAIGN_KEY"):
         return Path(named)
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "multispin" / "campaign.key"

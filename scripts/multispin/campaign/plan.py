@@ -351,6 +351,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         warm_up_requests: for every agent when processes have started; not recorded.
         warm_up_tokens: of each.
         attempts: of a cell in one call, before the run goes on without it.
+        cell_timeout_s: longest time of a cell, after which its processes are ended.
         hypotheses, factors, models, arrivals, limits, energy, stop: see there.
     """
 
@@ -366,6 +367,7 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     warm_up_requests: Annotated[int, Meta(ge=0, le=1000)] = 1
     warm_up_tokens: Annotated[int, Meta(ge=2, le=4096)] = 8
     attempts: Annotated[int, Meta(ge=1, le=100)] = 3
+    cell_timeout_s: Annotated[float, Meta(gt=0.0, le=1e6)] = 1800.0
     hypotheses: tuple[Hypothesis, ...] = ()
     factors: Factors = Factors()
     models: Models = Models()

@@ -6,11 +6,12 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import inspect
 
-from multispin.campaign.plan import ARM_FACTORS, SETTING_FACTORS, Cooperation, External, Plan
+from multispin.campaign.plan import SETTING_FACTORS, Cooperation, External, Plan, SingleNode
 from multispin.links import parse_link
 from multispin_models.errors import ConfigError
 from multispin_models.settings_allowed import closest, words_of
@@ -123,6 +124,9 @@ def _factor_faults(plan: Plan) -> Iterator[tuple[Keys, str]]:
             if isinstance(arm, External) and parsed.bit_per_s is not None and arm.command is None:
                 said = f"is missing: over link {link} the server must be in the campaign's network namespace"
                 yield ("arms", index, "command"), said
+            if isinstance(arm, External) and link != "none" and not _is_here(arm.url):
+                said = f"is {arm.url!r}; over link {link} allowed is a server here, http://127.0.0.1:PORT/v1"
+                yield ("arms", index, "url"), said
 
 
 def _device_faults(plan: Plan) -> Iterator[tuple[Keys, str]]:
@@ -138,9 +142,15 @@ def _device_faults(plan: Plan) -> Iterator[tuple[Keys, str]]:
         if any(box.launch for box in device.boxes) and plan.models.reach is None:
             said = "is missing: agents elsewhere must be told where the coordinator is, as tcp://HOST:PORT"
             yield ("models", "reach"), said
-    concerned = set[str]().union(*(ARM_FACTORS[type(arm)] for arm in plan.arms))
-    if "users" not in concerned:
-        yield ("arms",), "has no arm that serves users"
+    for index, arm in enumerate(plan.arms):
+        if isinstance(arm, SingleNode) and arm.drafts == "model" and plan.arrivals.rate_per_s is not None:
+            said = "is 'model'; with arrivals.spacing 'poisson' allowed is 'lookup': it writes for all users at once"
+            yield ("arms", index, "drafts"), said
+
+
+def _is_here(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname in {"127.0.0.1", "localhost"} and parts.port is not None
 
 
 # -- what a fault is told with --
