@@ -1,6 +1,6 @@
 """The statistics checked by simulation: how often intervals cover an effect that is known.
 
-    python -m multispin.campaign.coverage [--campaigns 4000] [--seed 1]
+    python -m multispin.campaign.coverage [--campaigns 2500] [--noise stalls] [--seed 1]
 
 A synthetic campaign has boxes, blocks and two arms. The logarithm of a cell's figure is
 
@@ -138,14 +138,17 @@ def _percentile(
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table of all designs, in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--campaigns", type=int, default=4000, help="a row; default %(default)s")
+    parser.add_argument("--campaigns", type=int, default=2500, help="a row; default %(default)s")
     parser.add_argument("--seed", type=int, default=1, help="default %(default)s")
+    parser.add_argument("--noise", metavar="KIND", help="only rows of this kind")
     args = parser.parse_args(argv)
     print(
         "| boxes | blocks | noise | interval for | covered % | false effects % | false claims of 8 % | percentile % |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for number, design in enumerate(DESIGNS):
+        if args.noise not in {None, design.noise}:
+            continue
         got = coverage(design, args.campaigns, args.seed + number)
         cells = " | ".join("-" if math.isnan(share) else f"{100 * share:.1f}" for share in got)
         scope = "boxes like these" if design.across_devices else "these boxes"

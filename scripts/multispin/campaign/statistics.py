@@ -4,11 +4,12 @@ A device-block is one pass through all arms on one box. What drifts from block t
 channel, dust) is in both figures of a pair and leaves the difference. The device-block is also what is resampled:
 tokens and requests of one cell share everything and are not independent.
 
-The interval: at each end the farther of two. One is the bootstrap-t (equal tails): every resample of device-blocks
-gives a mean and its own standard error, and the quantiles of (mean* - mean) / se* take the place of Student's. The
-other is Student's, with Satterthwaite's degrees of freedom. With few blocks the percentile bootstrap and BCa cover far
-too seldom; so does Student's interval where noise is lopsided, and the bootstrap-t where it has heavy tails. The two
-together hold in both: `docs/statistics.md` has the figures.
+The interval is the bootstrap-t (equal tails): every resample of device-blocks gives a mean and its own standard error,
+and the quantiles of (mean* - mean) / se* take the place of Student's. From eight blocks on, an end that lies within
+Student's (with Satterthwaite's degrees of freedom) is moved out to it. Why: with few blocks the percentile bootstrap and
+BCa cover far too seldom; Student's interval does where noise is lopsided; the bootstrap-t does where noise has heavy
+tails and blocks are many, while with few its own quantiles lie farther out. `scripts/docs/campaign-statistics.md` has
+the figures.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 12.5 (bootstrap-t) and 6 (the unit to
 resample); Hall, Annals of Statistics 16 (1988), 927 (studentised intervals are second-order correct); Satterthwaite,
@@ -45,6 +46,7 @@ LEVEL = 0.95
 MIN_BLOCKS = 5
 """Below it no interval is stated: the studentised quantiles of fewer blocks are not finite enough to mean anything."""
 _MIN_STRATUM = 4  # blocks of every device, from which devices are resampled apart
+_STUDENT_FROM = 8  # blocks of a stratum
 _RESAMPLES = 9999
 
 Array = NDArray[np.float64]
@@ -191,11 +193,13 @@ def mean_interval(
     if not (np.isfinite(below) and np.isfinite(above)):
         return None, None, None, f"the {units} device-blocks take too few different values for an interval"
     seen = mean / error
-    student = stats.t(variance**2 / freedom)
-    reach = float(student.ppf(1.0 - tail))
     beyond = min(int((t >= seen).sum()), int((t <= seen).sum()))
-    p = max(2.0 * (beyond + 1) / (resamples + 1), 2.0 * float(student.sf(abs(seen))))
-    return mean - max(float(above), reach) * error, mean - min(float(below), -reach) * error, min(1.0, p), None
+    p = 2.0 * (beyond + 1) / (resamples + 1)
+    if min(map(len, groups)) >= _STUDENT_FROM:
+        student = stats.t(variance**2 / freedom)
+        below, above = (np.minimum(below, student.ppf(tail)), np.maximum(above, student.ppf(1.0 - tail)))
+        p = max(p, 2.0 * float(student.sf(abs(seen))))
+    return mean - float(above) * error, mean - float(below) * error, min(1.0, p), None
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
