@@ -78,8 +78,9 @@ def summarise(sources: Sequence[str], *, memory: str = "3GB", threads: int | Non
     cells, excluded = cells_of(stores)
     names = sorted({name for cell in cells.values() for name in cell.factors})
     levels = {name: {cell.factors.get(name) for cell in cells.values()} for name in names}
-    keys = ("arm", *(name for name in names if len(levels[name]) > 1))
-    key_of = {each: (cell.arm, *(_level(cell.factors.get(name)) for name in keys[1:])) for each, cell in cells.items()}
+    varied = [name for name in names if len(levels[name]) > 1]
+    keys = ("arm", *varied)
+    key_of = {each: (cell.arm, *(_level(cell.factors.get(name)) for name in varied)) for each, cell in cells.items()}
     arms: dict[Key, Row] = defaultdict(dict)
     survival: list[Row] = []
     with TemporaryDirectory(prefix="multispin-spill-") as spill, connect(stores, memory, threads, spill) as connection:
@@ -95,7 +96,8 @@ def summarise(sources: Sequence[str], *, memory: str = "3GB", threads: int | Non
             counted.add_quantiles(arms, REQUESTS, column, f"{column} IS NOT NULL")
         survival = _survival(counted.lengths(), keys)
     named = [dict(zip(keys, key, strict=True)) | arms[key] | _derived(arms[key]) for key in sorted(arms)]
-    return Summary(keys, named, survival, sum(row.get("rounds", 0) for row in named), excluded)
+    rounds = sum(int(row.get("rounds", 0)) for row in arms.values())
+    return Summary(keys, named, survival, rounds, excluded)
 
 
 class _Counted:

@@ -27,7 +27,7 @@ def check_hashes(path: Path) -> Iterator[str]:
     MLPerf Power: `compliance/check.py` compares the hash of every result file with the session's own list.
     """
     listed = read_hashes(path)
-    there = dict(reversed(line.split("  ", 1)) for line in hash_lines(path))
+    there = {name: digest for digest, _, name in (line.partition("  ") for line in hash_lines(path))}
     for name in sorted(listed.keys() | there.keys()):
         if name not in there:
             yield f"{name} is listed and not there"
@@ -73,9 +73,10 @@ def check_journal(run: RunEvidence) -> Iterator[str]:
         if event.t_ns < last.get(event.boot_id, 0):
             yield f"line {number} is earlier than the line before it"
         last[event.boot_id] = event.t_ns
-    completed = Counter(event.cell_id for event in run.events if event.event == "cell-completed")
+    completions = [event for event in run.events if event.event == "cell-completed"]
+    completed = Counter(str(event.cell_id) for event in completions)
+    digests = {event.cell_id: event.sha256 for event in completions}
     started = {event.cell_id for event in run.events if event.event == "cell-started"}
-    digests = {event.cell_id: event.sha256 for event in run.events if event.event == "cell-completed"}
     for cell_id in run.completed:
         if completed[cell_id] != 1:
             yield f"{cell_id} is there and was completed {completed[cell_id]} times"

@@ -1,6 +1,6 @@
 """Rules 200: what was run is what was planned."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -17,7 +17,8 @@ __all__ = ["RULES"]
 def check_schedule(run: RunEvidence) -> Iterator[str]:
     """The schedule is the one that the plan makes: cells, order, levels, seeds. The prompts' ids are not made again."""
     most = _prompts_needed(run.plan.plan)
-    prompts = {task: [f"{number}" for number in range(most)] for task in run.plan.plan.factors.task}
+    ids = tuple(map(str, range(most)))
+    prompts: dict[str, Sequence[str]] = dict.fromkeys(run.plan.plan.factors.task, ids)
     made = make_schedule(run.plan.plan, run.plan.sha256, prompts)
     if len(made.cells) != len(run.schedule.cells):
         yield f"it has {len(run.schedule.cells)} cells, the plan makes {len(made.cells)}"
@@ -54,14 +55,18 @@ def check_cells(run: RunEvidence) -> Iterator[str]:
 
 def check_configuration(run: RunEvidence) -> Iterator[str]:
     """The configuration in force is the plan's, with its defaults."""
-    wanted, found = msgspec.to_builtins(run.plan.plan), run.campaign.configuration
+    wanted: dict[str, object] = msgspec.json.decode(msgspec.json.encode(run.plan.plan))  # as it is written
+    found = run.campaign.configuration
     for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != msgspec.to_builtins(found.get(name)):
+        if wanted.get(name) != found.get(name):
             yield f"{name} is {str(found.get(name))[:100]}, the plan says {str(wanted.get(name))[:100]}"
 
 
 def check_header(run: RunEvidence, found: CellEvidence) -> Iterator[str]:
-    """A cell ran with what was scheduled for it: seed, temperature, policy, schedule, rule, L; and in no debug state."""
+    """A cell ran with what was scheduled for it: seed, temperature, policy, schedule, rule and L.
+
+    A cell whose own header says that its figures are to be left out is excluded by the journal too.
+    """
     header, cell = found.header, found.cell
     pairs: list[tuple[str, object, object]] = [
         ("seed", header.seed, cell.seed),
@@ -91,14 +96,14 @@ def check_models(run: RunEvidence, found: CellEvidence) -> Iterator[str]:
         return
     if campaign.target is not None and header.target.fingerprint != campaign.target.fingerprint:
         yield f"{HEADER}: the target is {header.target.fingerprint[:16]}..., not the campaign's"
-    for other in (campaign.target, campaign.draft):
-        own = header.target if other is campaign.target else header.draft
-        if other is not None and own.fingerprint == other.fingerprint and own.recipe != other.recipe:
-            yield f"{HEADER}: {own.name} is served as {own.recipe}, in the campaign as {other.recipe}"
+    if campaign.target is not None and header.target.recipe != campaign.target.recipe:
+        yield f"{HEADER}: the target is served as {header.target.recipe}, in the campaign as {campaign.target.recipe}"
+    if header.target.vocabulary_hash != header.draft.vocabulary_hash:
+        yield f"{HEADER}: target and draft have different vocabularies"
 
 
 def check_keys(run: RunEvidence, found: CellEvidence) -> Iterator[str]:
-    """Every row of a cell's tables names this campaign, cell, block, device, arm and these levels; files are its own."""
+    """Every row of a cell's tables names this campaign, cell, block, device, arm and levels; its files are its own."""
     cell = found.cell
     wanted: dict[str, object] = {
         "campaign_id": run.campaign.campaign_id,

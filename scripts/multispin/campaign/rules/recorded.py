@@ -95,12 +95,14 @@ def check_texts(run: RunEvidence, notes: Sequence[CellNote]) -> Iterator[str]:
                 where = f"from token {same} on" if same is not None else "in length"
                 exact = "" if note.header.exact else " (its engine is not exact to the last bit)"
                 faults[other.cell_id, note.cell.cell_id].append(f"{prompt!r} {where}{exact}")
-    for (one, other), told in faults.items():
-        yield f"{one} and {other} differ in {len(told)} texts: {', '.join(told[:_SHOWN])}"
+    for (one, two), told in faults.items():
+        yield f"{one} and {two} differ in {len(told)} texts: {', '.join(told[:_SHOWN])}"
 
 
 def _is_coupled(note: CellNote) -> bool:
-    return isinstance(note.header, ExternalHeader) or note.header.verification == "coupled" or not note.header.temperature
+    return (
+        isinstance(note.header, ExternalHeader) or note.header.verification == "coupled" or not note.header.temperature
+    )
 
 
 def check_comparison(run: RunEvidence, notes: Sequence[CellNote]) -> Iterator[str]:
