@@ -29,6 +29,7 @@ class Section(NamedTuple):
 def conclusions(run: Measured, found: Sequence[EffectRow]) -> list[Section]:
     """Return what the run shows."""
     sections = [
+        Section("In short", list(_in_short(run, found))),
         Section("What was asked", list(_hypotheses(run, found))),
         Section("Where cooperation wins", list(_by_verdict(run, found, "better"))),
         Section("Where cooperation loses", list(_by_verdict(run, found, "worse"))),
@@ -40,21 +41,22 @@ def conclusions(run: Measured, found: Sequence[EffectRow]) -> list[Section]:
 
 
 def effect_words(row: EffectRow) -> str:
-    """Return an effect with its interval and n: "TPOT 40.0 % lower (ratio 0.600, 95 % 0.571 to 0.630; n = 5 ...)"."""
-    found, name = row.effect, row.metric.title
+    """Return an effect with its interval and n: "40.0 % lower (ratio 0.600, 95 % interval 0.571 to 0.630; n = 5 ...)"."""
+    found = row.effect
     n = f"n = {found.num_blocks} device-blocks"
     if found.estimate is None:
-        return f"{name}: nothing to compare"
+        return "nothing to compare"
     if found.scale == "ratio":
         change = f"{abs(found.estimate - 1.0):.1%}".replace("%", " %")
         way = "lower" if found.estimate < 1.0 else "higher"
-        said = f"{name} {change} {way} (ratio {found.estimate:.3f}"
+        said = f"{change} {way} (ratio {found.estimate:.3f}"
     else:
         way = "less" if found.estimate < 0.0 else "more"
-        said = f"{name} {abs(found.estimate):.3g} {row.metric.unit} {way} (difference"
+        said = f"{abs(found.estimate):.3g} {row.metric.unit} {way} (difference"
+    digits = "3f" if found.scale == "ratio" else "3g"
     if found.low is None or found.high is None:
         return f"{said}; no interval: {found.reason}; {n})"
-    return f"{said}, 95 % interval {found.low:.3g} to {found.high:.3g}; {n})"
+    return f"{said}, 95 % interval {found.low:.{digits}} to {found.high:.{digits}}; {n})"
 
 
 def _hypotheses(run: Measured, found: Sequence[EffectRow]) -> Iterator[str]:
@@ -70,27 +72,59 @@ def _hypotheses(run: Measured, found: Sequence[EffectRow]) -> Iterator[str]:
             "no difference found": "not shown: no difference was found",
         }.get(row.verdict, "shown" if is_wished else "refuted: the difference is the other way round")
         size = f"asked was {each.effect:+.0%}".replace("%", " %")
-        yield f"{wanted}: {answer}. {effect_words(row)}; {size}."
+        yield f"{wanted}, {row.metric.title}: {answer}. {effect_words(row)}; {size}."
+
+
+def _in_short(run: Measured, found: Sequence[EffectRow]) -> Iterator[str]:
+    """Yield what becomes of the best cooperating arm against the best rival, setting by setting, and over all."""
+    judged = [row for row in found if _is_said(run, row) and isinstance(run.arms[row.arm], Cooperation)]
+    for metric in (metric for metric in METRICS if metric.name in {"tpot_s", "energy_j_per_token"}):
+        rows = [row for row in judged if row.metric == metric and not row.device]
+        by_arm: dict[str, dict[str, list[EffectRow]]] = defaultdict(lambda: defaultdict(list))
+        has_settings = any(row.setting != ALL for row in rows)
+        for row in rows:
+            if (row.setting != ALL) == has_settings:
+                by_arm[row.setting][row.arm].append(row)
+        won = [
+            name for name, arms in by_arm.items() if any(all(r.verdict == "better" for r in own) for own in arms.values())
+        ]
+        lost = [
+            name for name, arms in by_arm.items() if all(any(r.verdict == "worse" for r in own) for own in arms.values())
+        ]
+        if by_arm:
+            yield (
+                f"{metric.title}: of {len(by_arm)} settings, in {len(won)} some cooperating arm beats every rival; in "
+                f"{len(lost)} every cooperating arm loses to some rival{_listed(lost)}; the others are undecided."
+            )
+
+
+def _listed(settings: Sequence[str]) -> str:
+    if not settings:
+        return ""
+    more = f"; and {len(settings) - _SHOWN} more" if len(settings) > _SHOWN else ""
+    return f" ({'; '.join(settings[:_SHOWN])}{more})"
 
 
 def _by_verdict(run: Measured, found: Sequence[EffectRow], verdict: str) -> Iterator[str]:
-    """Yield a sentence a pair and metric with the settings where it is so."""
+    """Yield a sentence a metric and pair for which it is so, over all settings or at some."""
     usable = [row for row in found if isinstance(run.arms[row.arm], Cooperation) and _is_said(run, row)]
+    groups: dict[tuple[str, str, str], list[EffectRow]] = defaultdict(list)
     for row in usable:
-        if row.setting == ALL and not row.device and row.verdict == verdict:
-            yield f"{row.arm} against {row.rival}, over all settings: {effect_words(row)}."
-    settings: dict[tuple[str, str, str], list[EffectRow]] = defaultdict(list)
-    totals: dict[tuple[str, str, str], int] = defaultdict(int)
-    for row in usable:
-        if row.setting != ALL:
-            key = row.arm, row.rival, row.metric.title
-            totals[key] += 1
-            if row.verdict == verdict:
-                settings[key].append(row)
-    for (arm, rival, title), rows in settings.items():
-        shown = "; ".join(f"{row.setting}: {_short(row)}" for row in rows[:_SHOWN])
-        more = f"; and {len(rows) - _SHOWN} more, in the table" if len(rows) > _SHOWN else ""
-        yield f"{arm} against {rival}, {title}, in {len(rows)} of {totals[arm, rival, title]} settings: {shown}{more}."
+        if not row.device:
+            groups[row.arm, row.rival, row.metric.title].append(row)
+    for (arm, rival, title), rows in groups.items():
+        overall = [row for row in rows if row.setting == ALL]
+        settings = [row for row in rows if row.setting != ALL]
+        so = [row for row in settings if row.verdict == verdict]
+        told = [f"over all settings {effect_words(row)}" for row in overall if row.verdict == verdict]
+        if so and len(so) == len(settings):
+            told.append(f"and at every one of {len(settings)} ({_range(so)})")
+        elif so:
+            shown = "; ".join(f"{row.setting}: {_short(row)}" for row in so[:_SHOWN])
+            more = f"; and {len(so) - _SHOWN} more, in the table" if len(so) > _SHOWN else ""
+            told.append(f"at {len(so)} of {len(settings)} settings ({shown}{more})")
+        if told:
+            yield f"{arm} against {rival}, {title}: {', '.join(told)}."
     if verdict == "worse" and usable and not any(row.verdict == "worse" for row in usable):
         yield f"In none of {len(usable)} comparisons was cooperation found to lose."
     if verdict == "better" and usable and not any(row.verdict == "better" for row in usable):
@@ -103,7 +137,7 @@ def _undecided(run: Measured, found: Sequence[EffectRow]) -> Iterator[str]:
     usable = [row for row in found if isinstance(run.arms[row.arm], Cooperation) and _is_said(run, row)]
     for row in usable:
         if row.setting == ALL and not row.device and row.verdict in {"no difference found", "not known"}:
-            yield f"{row.arm} against {row.rival}, over all settings: {effect_words(row)}."
+            yield f"{row.arm} against {row.rival}, {row.metric.title}: over all settings {effect_words(row)}."
     settings = [row for row in usable if row.setting != ALL]
     undecided = sum(row.verdict in {"no difference found", "not known"} for row in settings)
     if settings:
@@ -120,7 +154,7 @@ def _drafts_alone(run: Measured, found: Sequence[EffectRow]) -> Iterator[str]:
         for rival in rival_arms(run)[:1]:
             row = _overall(found, name, rival, "tpot_s")
             if row is not None:
-                yield f"{name} against {rival}: {effect_words(row)}."
+                yield f"{name} against {rival}, {row.metric.title}: {effect_words(row)}."
 
 
 def _energy(run: Measured) -> Iterator[str]:
@@ -134,8 +168,13 @@ def _energy(run: Measured) -> Iterator[str]:
 
 
 def _is_said(run: Measured, row: EffectRow) -> bool:
-    """Whether conclusions may rest on a row: joules only if a sensor saw them."""
-    return row.metric.name != _ENERGY or energy_words(run)[0] in {"measured", "calibrated"}
+    """Whether conclusions name a row: joules only if a sensor saw them, and a whole request is left to the table."""
+    return row.metric.name != "e2e_s" and (row.metric.name != _ENERGY or energy_words(run)[0] in {"measured", "calibrated"})
+
+
+def _range(rows: Sequence[EffectRow]) -> str:
+    ordered = sorted(rows, key=lambda row: row.effect.estimate or 0.0)
+    return f"{_short(ordered[0])} to {_short(ordered[-1])}"
 
 
 def _short(row: EffectRow) -> str:

@@ -20,7 +20,7 @@ _STYLE: Final = """
 --bad:#ff9b7d}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:60rem;padding:1rem;background:var(--ground);color:var(--ink);
-font:1rem/1.5 system-ui,sans-serif;overflow-wrap:break-word}
+font:1rem/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.6rem;line-height:1.2}h2{font-size:1.25rem;margin-top:2.2rem}h3{font-size:1.05rem}
 figure{margin:1.5rem 0;padding:.8rem;background:var(--card);border:1px solid var(--line);border-radius:.4rem}
 figure img{display:block;width:100%;height:auto}

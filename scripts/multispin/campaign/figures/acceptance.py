@@ -3,7 +3,7 @@
 from typing import Any
 
 from multispin.campaign.figures.drawing import Drawing, Table, look_of
-from multispin.campaign.figures.style import new_figure, render
+from multispin.campaign.figures.style import legend, new_figure, render
 from multispin.campaign.measured import Measured
 
 __all__ = ["acceptance"]
@@ -55,6 +55,5 @@ def _draw(run: Measured) -> Any:
         axis.xaxis.get_major_locator().set_params(integer=True)
     for row in axes:
         row[0].set_ylabel("survival")
-    handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=min(4, len(names)), fontsize=8)
+    legend(figure, axes[0][0])
     return figure

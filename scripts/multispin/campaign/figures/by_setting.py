@@ -5,7 +5,7 @@ from statistics import mean, median
 from typing import Any
 
 from multispin.campaign.figures.drawing import Drawing, Table, energy_words, look_of, whole
-from multispin.campaign.figures.style import new_figure, render
+from multispin.campaign.figures.style import legend, new_figure, render
 from multispin.campaign.measured import Measured, Metric
 
 __all__ = ["by_setting"]
@@ -104,14 +104,13 @@ def _draw(
             )
         axis.set_xticks(range(len(places)), places)
         axis.set_xlim(-0.5, len(places) - 0.5)
-        axis.set_ylim(bottom=0.0)
         axis.set_xlabel(x_factor)
         if panel_factor:
             axis.set_title(f"{panel_factor} {panel}", fontsize=9)
+    axes[0][0].set_ylim(bottom=0.0)  # shared by all, so only now
     for row in axes:
         row[0].set_ylabel(f"{metric.unit} ({label})" if label else metric.unit)
-    handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=min(4, len(names)), fontsize=8)
+    legend(figure, axes[0][0])
     return figure
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from multispin.campaign.effects import setting_of
 from multispin.campaign.figures.drawing import Drawing, Table, energy_words, look_of, whole
-from multispin.campaign.figures.style import INK, new_figure, render
+from multispin.campaign.figures.style import INK, legend, new_figure, render
 from multispin.campaign.measured import Measured
 
 __all__ = ["pareto"]
@@ -71,5 +71,5 @@ def _draw(
     axis.set_ylim(bottom=0.0)
     axis.set_xlabel("TPOT, ms")
     axis.set_ylabel(f"J/token ({label})")
-    figure.legend(loc="outside upper center", ncols=4, fontsize=8)
+    legend(figure, axis, 4)
     return figure

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from multispin.campaign.figures.drawing import Drawing, Table, whole
-from multispin.campaign.figures.style import INK, new_figure, render, wrapped
+from multispin.campaign.figures.style import INK, legend, new_figure, render, wrapped
 from multispin.campaign.measured import Measured
 
 __all__ = ["round_parts"]
@@ -63,5 +63,5 @@ def _draw(ordered: list[tuple[str, dict[str, float], int]]) -> Any:
     axis.set_yticks(range(len(ordered)), [wrapped(arm) for arm, _, _ in ordered])
     axis.invert_yaxis()
     axis.set_xlabel("ms a round")
-    figure.legend(loc="outside upper center", ncols=4, fontsize=8)
+    legend(figure, axis, 4)
     return figure

@@ -10,7 +10,7 @@ from typing import Any, Final
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-__all__ = ["COLOURS", "INK", "MARKERS", "STYLES", "new_figure", "render", "wrapped"]
+__all__ = ["COLOURS", "INK", "MARKERS", "STYLES", "legend", "new_figure", "render", "wrapped"]
 
 INK: Final = "#0a0b0c"  # stands for the page's own in an SVG, and is near black in a PNG
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
@@ -25,7 +25,7 @@ _SETTINGS: Final = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.alpha": 0.25,
+    "grid.alpha": 0.15,
     "figure.constrained_layout.use": True,
     **dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
@@ -48,6 +48,20 @@ def new_figure(height_in: float, rows: int = 1, columns: int = 1, **options: Any
         each.patch.set_alpha(0.0)
         each.set_axisbelow(True)
     return figure, axes
+
+
+def legend(figure: Figure, axis: Any, columns: int = 4) -> None:
+    """Put the names of what an axis shows above the figure."""
+    handles, names = axis.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        names,
+        loc="outside upper center",
+        ncols=min(columns, len(names)),
+        fontsize=8,
+        frameon=False,
+        labelcolor=INK,
+    )
 
 
 def render(figure: Figure) -> tuple[bytes, bytes]:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from typing import Any
 
 from multispin.campaign.figures.drawing import Drawing, Table, whole
-from multispin.campaign.figures.style import COLOURS, INK, STYLES, new_figure, render
+from multispin.campaign.figures.style import COLOURS, INK, STYLES, legend, new_figure, render
 from multispin.campaign.measured import Measured
 
 __all__ = ["thermal"]
@@ -56,5 +56,5 @@ def _draw(traces: dict[str, list[tuple[float, float, bool]]], limit: float | Non
         axis.axhline(limit, color=INK, linewidth=0.8, linestyle=":")
     axis.set_xlabel("minutes")
     axis.set_ylabel("°C")
-    figure.legend(loc="outside upper center", ncols=3, fontsize=8)
+    legend(figure, axis, 3)
     return figure
