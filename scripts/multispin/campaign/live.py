@@ -47,8 +47,13 @@ class Live:
         for cell, figures in known:
             self._figures[cell.arm].append(figures)
 
+    def begin(self, cell: Cell) -> None:
+        """A cell begins: told on a terminal alone."""
+        if self._is_live:
+            self._draw(_named(cell))
+
     def say(self, what: str) -> None:
-        """Something begins."""
+        """Something happens between cells."""
         if self._is_live:
             self._draw(what)
         else:
@@ -59,10 +64,10 @@ class Live:
         self._figures[cell.arm].append(figures)
         self._seconds.append(seconds)
         if self._is_live:
-            self._draw(f"{cell.cell_id} done")
+            self._draw(f"{_named(cell)}: done")
         else:
             tpot = "-" if figures.tpot_s is None else f"{1e3 * figures.tpot_s:.1f} ms"
-            said = f"{cell.cell_id} done in {seconds:.1f} s, TPOT {tpot}"
+            said = f"{_named(cell)}: {seconds:.1f} s, TPOT {tpot}"
             print(f"{self._progress()} {said}", file=self._out, flush=True)
 
     def table(self) -> str:
@@ -94,6 +99,10 @@ class Live:
         body = "".join(f"\x1b[2K{line[: width - 1]}\n" for line in lines)
         print(f"{up}{body}", end="", file=self._out, flush=True)
         self._drawn = len(lines)
+
+
+def _named(cell: Cell) -> str:
+    return f"{cell.cell_id} ({', '.join(f'{name} {level}' for name, level in cell.factors.items())})"
 
 
 def _mean(values: Sequence[float | None], factor: float, form: str) -> str:

@@ -8,14 +8,15 @@ import itertools
 import secrets
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import msgspec
 
-from multispin.campaign.asking import Told
+from multispin.campaign.asking import Ask, Ready, Told
 from multispin.campaign.cell_files import ConditionsRow
 from multispin.campaign.cell_folder import CellContent, write_cell
 from multispin.campaign.cool_down import cool_down, faults_of
@@ -25,9 +26,8 @@ from multispin.campaign.groups import ask_of_cell, open_group, run_settings, war
 from multispin.campaign.hashing import cell_digest, seal
 from multispin.campaign.headers import header_of
 from multispin.campaign.meter import MACHINE, MachineMeter
-from multispin.campaign.plan import Arm, Device, External, LocalDraft
+from multispin.campaign.plan import Arm, Device, External, LocalDraft, Plan
 from multispin.campaign.plan_file import PlanFile
-from multispin.campaign.processes import GroupProcess
 from multispin.campaign.prompts import Prompts
 from multispin.campaign.run_folder import RunFolder
 from multispin.campaign.schedule import SiteKey, site_key
@@ -46,10 +46,26 @@ class Watcher(Protocol):
     """Is told how it goes."""
 
     def say(self, what: str) -> None:
-        """Something begins."""
+        """Something happens between cells."""
+
+    def begin(self, cell: Cell) -> None:
+        """A cell begins."""
 
     def done(self, cell: Cell, figures: CellFigures, seconds: float) -> None:
         """A cell is complete."""
+
+
+class Asked(Protocol):
+    """The process of a group, as `GroupProcess`."""
+
+    ready: Ready
+
+    def ask(self, ask: Ask, within_s: float) -> Told:
+        """Have a cell served."""
+        ...
+
+
+OpenProcesses = Callable[[Plan, SiteKey, Device, Path, Path], AbstractContextManager[Asked]]
 
 
 class Outcome(NamedTuple):
@@ -80,6 +96,7 @@ class Driver:
         devices: names of those that this driver is for.
         meter: of this machine, running.
         watcher: is told.
+        open_processes: as `open_group`, which it is but in tests.
     """
 
     def __init__(
@@ -90,7 +107,9 @@ class Driver:
         devices: Collection[str],
         meter: MachineMeter,
         watcher: Watcher,
+        open_processes: OpenProcesses = open_group,
     ) -> None:
+        self._open_processes = open_processes
         self._plan = file.plan
         self._file = file
         self._run = run
@@ -175,7 +194,7 @@ class Driver:
         device = self._devices[first.device]
         key = self._key(left)
         self._watcher.say(f"starting {key.external or 'coordinator and agents'} for {device.name}, link {key.link}")
-        with open_group(self._plan, key, device, self._run.work, self._file.folder) as process:
+        with self._open_processes(self._plan, key, device, self._run.work, self._file.folder) as process:
             self._know(process)
             self._warm_up(process, left, device)
             while left:
@@ -191,14 +210,14 @@ class Driver:
         caring = [key for key, cell in zip(keys, cells, strict=True) if "link" in cell.factors]
         return (caring or keys)[0]
 
-    def _know(self, process: GroupProcess) -> None:
+    def _know(self, process: Asked) -> None:
         """Keep what is served, told for the first time."""
         campaign = self._run.campaign
         if campaign.target is None and process.ready.target is not None:
             known = msgspec.structs.replace(campaign, target=process.ready.target, draft=process.ready.draft)
             self._run.update(known)
 
-    def _warm_up(self, process: GroupProcess, cells: Sequence[Cell], device: Device) -> None:
+    def _warm_up(self, process: Asked, cells: Sequence[Cell], device: Device) -> None:
         asked = set()
         for cell in cells:
             ask = warm_up_of(self._plan, self._arms[cell.arm], cell, self._prompts, device)
@@ -208,12 +227,12 @@ class Driver:
 
     # -- a cell -------------------------------------------------------------------------------------------------------
 
-    def _serve(self, process: GroupProcess, key: SiteKey, cell: Cell) -> None:
+    def _serve(self, process: Asked, key: SiteKey, cell: Cell) -> None:
         plan, journal = self._plan, self._run.journal
         arm = self._arms[cell.arm]
         self._cool_down(cell)
         journal.note("cell-started", cell.cell_id, attempt=self._attempts[cell.cell_id])
-        self._watcher.say(f"{cell.cell_id} {_levels(cell)}")
+        self._watcher.begin(cell)
         logged = {path: path.stat().st_size for path in self._run.work.iterdir()}
         run_id, started_at, begun_s = secrets.token_hex(8), wall_time(), time.monotonic()
         conditions: list[ConditionsRow] = []
@@ -283,10 +302,6 @@ def _check(cell: Cell, told: Told) -> None:
         raise CellFailed(f"{len(errors)} of {len(records)} requests failed, the first: {errors[0].error}")
     if sorted(record.id for record in records) != sorted(cell.prompt_ids):
         raise CellFailed(f"{len(records)} requests were served, {len(cell.prompt_ids)} were asked")
-
-
-def _levels(cell: Cell) -> str:
-    return ", ".join(f"{name} {level}" for name, level in cell.factors.items())
 
 
 def _log_since(folder: Path, sizes: dict[Path, int]) -> bytes:
