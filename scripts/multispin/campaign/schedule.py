@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from multispin.campaign.folder import Cell, FactorValue, Schedule
@@ -89,7 +89,7 @@ def site_key(arm: Arm, device: str, factors: dict[str, FactorValue]) -> SiteKey:
     )
 
 
-def make_schedule(plan: Plan, plan_sha256: str, prompts_by_task: dict[str, Sequence[str]]) -> Schedule:
+def make_schedule(plan: Plan, plan_sha256: str, prompts_by_task: Mapping[str, Sequence[str]]) -> Schedule:
     """Return all cells of a plan.
 
     Args:
@@ -173,7 +173,7 @@ def _groups(combinations: Sequence[_Combination], device: Device, order: random.
 class _Prompts:
     """Hands every block its own prompts; starts anew, in another order, when all were asked."""
 
-    def __init__(self, plan: Plan, by_task: dict[str, Sequence[str]]) -> None:
+    def __init__(self, plan: Plan, by_task: Mapping[str, Sequence[str]]) -> None:
         self._plan = plan
         self._by_task = by_task
         self._needed = max(plan.factors.users) * plan.requests_per_user

@@ -13,11 +13,11 @@ import msgspec
 from msgspec import Struct, inspect
 
 from multispin.campaign.cell_files import ConditionsRow
-from multispin.campaign.folder import FactorValue, factor_column
+from multispin.campaign.folder import CELLS, CONDITIONS, FactorValue, factor_column
 from multispin_models.energy.conditions import Conditions
 from multispin_models.errors import ConfigError
 
-__all__ = ["FACTOR_KINDS", "conditions_row", "write_table"]
+__all__ = ["FACTOR_KINDS", "conditions_row", "read_conditions_rows", "write_table"]
 
 FACTOR_KINDS: Final[dict[str, type]] = {
     "link": str,
@@ -107,6 +107,21 @@ def conditions_row(end: str, conditions: Conditions) -> ConditionsRow:
         available_memory_bytes=conditions.available_memory_bytes,
         faults=json.dumps(conditions.faults),
     )
+
+
+def read_conditions_rows(run: Path, cell_id: str) -> list[ConditionsRow]:
+    """Return the conditions of a completed cell.
+
+    Raises:
+        ConfigError: the extra is not installed.
+    """
+    try:
+        import pyarrow.parquet as pq  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise ConfigError(f"Parquet is not installed ({error}): pip install 'multispin[campaign]'") from error
+    names = list(ConditionsRow.__struct_fields__)
+    rows = pq.read_table(run / CELLS / cell_id / CONDITIONS, columns=names).to_pylist()
+    return [msgspec.convert(row, ConditionsRow) for row in rows]
 
 
 def _plain(pa: Any, of: type) -> Any:
