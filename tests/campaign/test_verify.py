@@ -333,9 +333,14 @@ def a_cell_ran_elsewhere(path: Path) -> None:
     change_json(cell_of(path) / HEADER, machine=values["machine"] | {"cpu_model": "a faster one"})
 
 
-def the_code_was_changed(path: Path) -> None:
+def the_code_was_changed_meanwhile(path: Path) -> None:
     values = json.loads((cell_of(path) / HEADER).read_text())
-    change_json(cell_of(path) / HEADER, machine=values["machine"] | {"commit": "abc-dirty"})
+    change_json(cell_of(path) / HEADER, machine=values["machine"] | {"commit": "abc"})
+
+
+def the_code_is_nobody_elses(path: Path) -> None:
+    values = json.loads((path / CAMPAIGN).read_text())
+    change_json(path / CAMPAIGN, machine=values["machine"] | {"commit": "abc-dirty"})
 
 
 def the_governor_was_changed(path: Path) -> None:
@@ -406,7 +411,8 @@ FORGED: list[tuple[Damage, int]] = [
     (a_clock_jumped, 504),
     (rounds_have_no_clock_bound, 504),
     (a_cell_ran_elsewhere, 505),
-    (the_code_was_changed, 505),
+    (the_code_was_changed_meanwhile, 505),
+    (the_code_is_nobody_elses, 507),
     (the_governor_was_changed, 506),
 ]
 

@@ -34,6 +34,7 @@ def conclusions(run: Measured, found: Sequence[EffectRow]) -> list[Section]:
         Section("Where cooperation wins", list(_by_verdict(run, found, "better"))),
         Section("Where cooperation loses", list(_by_verdict(run, found, "worse"))),
         Section("Where no difference was found", list(_undecided(run, found))),
+        Section("Where there is too little to say", list(_unknown(run, found))),
         Section("The draft model alone", list(_drafts_alone(run, found))),
         Section("Energy", list(_energy(run))),
     ]
@@ -41,7 +42,7 @@ def conclusions(run: Measured, found: Sequence[EffectRow]) -> list[Section]:
 
 
 def effect_words(row: EffectRow) -> str:
-    """Return an effect with its interval and n: "40.0 % lower (ratio 0.600, 95 % interval 0.571 to 0.630; n = 5 ...)"."""
+    """Return an effect with interval and n: "40.0 % lower (ratio 0.600, 95 % interval 0.571 to 0.630; n = 5 ...)"."""
     found = row.effect
     n = f"n = {found.num_blocks} device-blocks"
     if found.estimate is None:
@@ -86,10 +87,14 @@ def _in_short(run: Measured, found: Sequence[EffectRow]) -> Iterator[str]:
             if (row.setting != ALL) == has_settings:
                 by_arm[row.setting][row.arm].append(row)
         won = [
-            name for name, arms in by_arm.items() if any(all(r.verdict == "better" for r in own) for own in arms.values())
+            name
+            for name, arms in by_arm.items()
+            if any(all(r.verdict == "better" for r in own) for own in arms.values())
         ]
         lost = [
-            name for name, arms in by_arm.items() if all(any(r.verdict == "worse" for r in own) for own in arms.values())
+            name
+            for name, arms in by_arm.items()
+            if all(any(r.verdict == "worse" for r in own) for own in arms.values())
         ]
         if by_arm:
             yield (
@@ -118,30 +123,40 @@ def _by_verdict(run: Measured, found: Sequence[EffectRow], verdict: str) -> Iter
         so = [row for row in settings if row.verdict == verdict]
         told = [f"over all settings {effect_words(row)}" for row in overall if row.verdict == verdict]
         if so and len(so) == len(settings):
-            told.append(f"and at every one of {len(settings)} ({_range(so)})")
+            told.append(f"and at each of {len(settings)} settings ({_range(so)})")
         elif so:
             shown = "; ".join(f"{row.setting}: {_short(row)}" for row in so[:_SHOWN])
             more = f"; and {len(so) - _SHOWN} more, in the table" if len(so) > _SHOWN else ""
             told.append(f"at {len(so)} of {len(settings)} settings ({shown}{more})")
         if told:
             yield f"{arm} against {rival}, {title}: {', '.join(told)}."
-    if verdict == "worse" and usable and not any(row.verdict == "worse" for row in usable):
-        yield f"In none of {len(usable)} comparisons was cooperation found to lose."
-    if verdict == "better" and usable and not any(row.verdict == "better" for row in usable):
-        yield f"In none of {len(usable)} comparisons was cooperation found to win."
-    if not usable and verdict == "better":
-        yield "No arm that cooperates shares device-blocks with a rival: nothing can be said."
+    known = [row for row in usable if row.verdict != "not known"]
+    if known and not any(row.verdict == verdict for row in known):
+        yield f"In none of {len(known)} comparisons that have an interval."
 
 
 def _undecided(run: Measured, found: Sequence[EffectRow]) -> Iterator[str]:
     usable = [row for row in found if isinstance(run.arms[row.arm], Cooperation) and _is_said(run, row)]
     for row in usable:
-        if row.setting == ALL and not row.device and row.verdict in {"no difference found", "not known"}:
+        if row.setting == ALL and not row.device and row.verdict == "no difference found":
             yield f"{row.arm} against {row.rival}, {row.metric.title}: over all settings {effect_words(row)}."
     settings = [row for row in usable if row.setting != ALL]
-    undecided = sum(row.verdict in {"no difference found", "not known"} for row in settings)
-    if settings:
-        yield f"At single settings, {undecided} of {len(settings)} comparisons are undecided."
+    undecided = sum(row.verdict == "no difference found" for row in settings)
+    if undecided:
+        yield f"At single settings, in {undecided} of {len(settings)} comparisons."
+
+
+def _unknown(run: Measured, found: Sequence[EffectRow]) -> Iterator[str]:
+    usable = [row for row in found if isinstance(run.arms[row.arm], Cooperation) and _is_said(run, row)]
+    without = [row for row in usable if row.verdict == "not known"]
+    if without:
+        reasons = "; ".join(sorted({str(row.effect.reason) for row in without})[:_SHOWN])
+        yield f"{len(without)} of {len(usable)} comparisons have no interval, and nothing is claimed of them: {reasons}."
+    for row in without:
+        if row.setting == ALL and not row.device and row.metric.name == "tpot_s" and row.effect.estimate is not None:
+            yield f"What was seen, {row.arm} against {row.rival}, {row.metric.title}: {_short(row)}."
+    if not usable:
+        yield "No arm that cooperates shares device-blocks with a rival."
 
 
 def _drafts_alone(run: Measured, found: Sequence[EffectRow]) -> Iterator[str]:
@@ -169,7 +184,9 @@ def _energy(run: Measured) -> Iterator[str]:
 
 def _is_said(run: Measured, row: EffectRow) -> bool:
     """Whether conclusions name a row: joules only if a sensor saw them, and a whole request is left to the table."""
-    return row.metric.name != "e2e_s" and (row.metric.name != _ENERGY or energy_words(run)[0] in {"measured", "calibrated"})
+    return row.metric.name != "e2e_s" and (
+        row.metric.name != _ENERGY or energy_words(run)[0] in {"measured", "calibrated"}
+    )
 
 
 def _range(rows: Sequence[EffectRow]) -> str:

@@ -94,7 +94,8 @@ def write_cell(out: Path, cell: Cell, num_rounds: int) -> None:
         given[field.name].cast(field.type) if field.name in given else pa.nulls(num_rounds, field.type)
         for field in schema
     ]
-    pq.write_table(pa.Table.from_arrays(columns, schema=schema), path)
+    texts = [field.name for field in schema if field.type == pa.string()]
+    pq.write_table(pa.Table.from_arrays(columns, schema=schema), path, use_dictionary=texts)
 
 
 def _values(cell: Cell, n: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from multispin.campaign.cell_files import ConditionsRow
 from multispin.campaign.folder import HEADER
 from multispin.campaign.plan import Cooperation
 from multispin.campaign.rules.evidence import CellEvidence, CellNote, RunEvidence
-from multispin.campaign.rules.rule import CellRule, NotesRule
+from multispin.campaign.rules.rule import CellRule, NotesRule, RunRule
 
 __all__ = ["RULES"]
 
@@ -79,15 +79,23 @@ def check_clocks(run: RunEvidence, found: CellEvidence) -> Iterator[str]:
 
 
 def check_machine(run: RunEvidence, found: CellEvidence) -> Iterator[str]:
-    """Every cell ran on the campaign's machine: the same processor, cores, memory and kernel."""
+    """Every cell ran on the campaign's machine: the same processor, cores, memory, kernel, and commit of multispin."""
     campaigns = (run.campaign, *run.campaign.merged_from)
     own = found.header.machine
     names = ("node", "cpu_model", "num_cores", "memory_bytes", "kernel")
     if all(any(getattr(own, name) != getattr(each.machine, name) for name in names) for each in campaigns):
         differs = [name for name in names if getattr(own, name) != getattr(run.campaign.machine, name)]
         yield f"{HEADER}: another machine than the campaign's: {', '.join(differs)}"
-    if own.commit is not None and own.commit.endswith("-dirty"):
-        yield f"{HEADER}: multispin's files were changed since commit {own.commit.removesuffix('-dirty')}"
+    if own.commit not in {each.machine.commit for each in campaigns}:
+        yield f"{HEADER}: commit {own.commit} of multispin, the campaign began with {run.campaign.machine.commit}"
+
+
+def check_commit(run: RunEvidence) -> Iterator[str]:
+    """Multispin's files were as they are committed: what nobody else can get cannot be repeated."""
+    for campaign in (run.campaign, *run.campaign.merged_from):
+        commit = campaign.machine.commit or ""
+        if commit.endswith("-dirty"):
+            yield f"{campaign.machine.node}: files were changed since commit {commit.removesuffix('-dirty')}"
 
 
 def check_governors(run: RunEvidence, notes: Sequence[CellNote]) -> Iterator[str]:
@@ -120,4 +128,5 @@ RULES = (
     CellRule(504, check_clocks),
     CellRule(505, check_machine),
     NotesRule(506, check_governors),
+    RunRule(507, check_commit),
 )

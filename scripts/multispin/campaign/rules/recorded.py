@@ -33,10 +33,14 @@ def check_requests(run: RunEvidence, found: CellEvidence) -> Iterator[str]:
 
 
 def check_records_fit(run: RunEvidence, found: CellEvidence) -> Iterator[str]:
-    """Rounds and requests fit: no round twice or missing, parts of a round sum to it, joules of rounds to requests."""
-    yield from check_records([*found.requests, *found.rounds])
+    """Rounds and requests fit: no round twice or missing, parts of a round sum to it, joules of rounds to requests.
+
+    Only arms that cooperate record rounds.
+    """
     if isinstance(found.arm, Cooperation) and not found.rounds:
         yield "an arm that cooperates has no rounds"
+    if found.rounds:
+        yield from check_records([*found.requests, *found.rounds])
 
 
 def check_figures(run: RunEvidence, found: CellEvidence) -> Iterator[str]:
