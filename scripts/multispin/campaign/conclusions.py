@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from statistics import mean
 from typing import Final, NamedTuple
 
+from multispin.campaign.drawings.drawing import energy_words
 from multispin.campaign.effects import ALL, EffectRow, judged_arms, rival_arms
-from multispin.campaign.figures.drawing import energy_words
 from multispin.campaign.measured import METRICS, Measured
 from multispin.campaign.plan import Cooperation, LocalDraft
 
@@ -151,7 +151,7 @@ def _unknown(run: Measured, found: Sequence[EffectRow]) -> Iterator[str]:
     without = [row for row in usable if row.verdict == "not known"]
     if without:
         reasons = "; ".join(sorted({str(row.effect.reason) for row in without})[:_SHOWN])
-        yield f"{len(without)} of {len(usable)} comparisons have no interval, and nothing is claimed of them: {reasons}."
+        yield f"{len(without)} of {len(usable)} comparisons have no interval, so nothing is claimed of them: {reasons}."
     for row in without:
         if row.setting == ALL and not row.device and row.metric.name == "tpot_s" and row.effect.estimate is not None:
             yield f"What was seen, {row.arm} against {row.rival}, {row.metric.title}: {_short(row)}."

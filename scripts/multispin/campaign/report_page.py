@@ -6,7 +6,7 @@ from html import escape
 from typing import Any, Final
 
 from multispin.campaign.conclusions import Section
-from multispin.campaign.figures.drawing import Drawing, Table
+from multispin.campaign.drawings.drawing import Drawing, Table
 from multispin.campaign.measured import Measured
 from multispin.campaign.rules.checking import Verdict
 

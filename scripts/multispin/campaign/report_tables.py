@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from multispin.campaign.effects import ALL, EffectRow
-from multispin.campaign.figures import (
+from multispin.campaign.drawings import (
     Drawing,
     Table,
     acceptance,
@@ -14,7 +13,8 @@ from multispin.campaign.figures import (
     round_parts,
     thermal,
 )
-from multispin.campaign.figures.forest import effect_table
+from multispin.campaign.drawings.forest import effect_table
+from multispin.campaign.effects import ALL, EffectRow
 from multispin.campaign.measured import METRICS, CellFigures, Measured
 from multispin.campaign.rules.checking import Verdict
 

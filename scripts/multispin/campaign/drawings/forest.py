@@ -3,9 +3,9 @@
 import math
 from typing import Any, Final
 
+from multispin.campaign.drawings.drawing import Drawing, Table, energy_words, look_of, whole
+from multispin.campaign.drawings.style import INK, new_figure, render, wrapped
 from multispin.campaign.effects import ALL, EffectRow
-from multispin.campaign.figures.drawing import Drawing, Table, energy_words, look_of, whole
-from multispin.campaign.figures.style import INK, new_figure, render, wrapped
 from multispin.campaign.measured import Measured
 
 __all__ = ["effect_table", "forest"]

@@ -4,9 +4,9 @@ from collections import defaultdict
 from statistics import median
 from typing import Any
 
+from multispin.campaign.drawings.drawing import Drawing, Table, energy_words, look_of, whole
+from multispin.campaign.drawings.style import INK, legend, new_figure, render
 from multispin.campaign.effects import setting_of
-from multispin.campaign.figures.drawing import Drawing, Table, energy_words, look_of, whole
-from multispin.campaign.figures.style import INK, legend, new_figure, render
 from multispin.campaign.measured import Measured
 
 __all__ = ["pareto"]

@@ -13,14 +13,14 @@ Read in this order:
     thermal.py      temperatures through the run
 """
 
-from multispin.campaign.figures.acceptance import acceptance
-from multispin.campaign.figures.by_setting import by_setting
-from multispin.campaign.figures.crossover import crossover
-from multispin.campaign.figures.drawing import Drawing, Table
-from multispin.campaign.figures.forest import forest
-from multispin.campaign.figures.pareto import pareto
-from multispin.campaign.figures.round_parts import round_parts
-from multispin.campaign.figures.thermal import thermal
+from multispin.campaign.drawings.acceptance import acceptance
+from multispin.campaign.drawings.by_setting import by_setting
+from multispin.campaign.drawings.crossover import crossover
+from multispin.campaign.drawings.drawing import Drawing, Table
+from multispin.campaign.drawings.forest import forest
+from multispin.campaign.drawings.pareto import pareto
+from multispin.campaign.drawings.round_parts import round_parts
+from multispin.campaign.drawings.thermal import thermal
 
 __all__ = [
     "Drawing",

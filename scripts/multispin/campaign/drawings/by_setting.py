@@ -4,8 +4,8 @@ from collections import defaultdict
 from statistics import mean, median
 from typing import Any
 
-from multispin.campaign.figures.drawing import Drawing, Table, energy_words, look_of, whole
-from multispin.campaign.figures.style import legend, new_figure, render
+from multispin.campaign.drawings.drawing import Drawing, Table, energy_words, look_of, whole
+from multispin.campaign.drawings.style import legend, new_figure, render
 from multispin.campaign.measured import Measured, Metric
 
 __all__ = ["by_setting"]
@@ -39,7 +39,7 @@ def by_setting(run: Measured, metric: Metric) -> Drawing:
             for (arm, panel, place), own in figures.items()
         ],
     )
-    name = metric.name.removesuffix("_s").replace("_per_s", "")
+    name = metric.name.removesuffix("_per_s").removesuffix("_s")
     if not figures:
         return Drawing(name, title, f"Nothing to draw. {sentence if is_energy else ''}", "", table)
     svg, png = render(_draw(run, metric, figures, places, panels, x_factor, panel_factor, label if is_energy else ""))

@@ -2,8 +2,8 @@
 
 from typing import Any, Final
 
-from multispin.campaign.figures.drawing import Drawing, Table, whole
-from multispin.campaign.figures.style import INK, legend, new_figure, render, wrapped
+from multispin.campaign.drawings.drawing import Drawing, Table, whole
+from multispin.campaign.drawings.style import INK, legend, new_figure, render, wrapped
 from multispin.campaign.measured import Measured
 
 __all__ = ["round_parts"]

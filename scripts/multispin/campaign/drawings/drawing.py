@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from multispin.campaign.figures.style import COLOURS, MARKERS, STYLES
+from multispin.campaign.drawings.style import COLOURS, MARKERS, STYLES
 from multispin.campaign.measured import Measured
 
 __all__ = ["Drawing", "Look", "Table", "energy_words", "look_of", "whole"]

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.patches import Rectangle
 
+from multispin.campaign.drawings.drawing import Drawing, Table, whole
+from multispin.campaign.drawings.style import COLOURS, INK, new_figure, render
 from multispin.campaign.effects import ALL, EffectRow
-from multispin.campaign.figures.drawing import Drawing, Table, whole
-from multispin.campaign.figures.style import COLOURS, INK, new_figure, render
 from multispin.campaign.measured import Measured
 from multispin.campaign.plan import Cooperation
 

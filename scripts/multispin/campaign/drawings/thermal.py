@@ -3,8 +3,8 @@
 from collections import defaultdict
 from typing import Any
 
-from multispin.campaign.figures.drawing import Drawing, Table, whole
-from multispin.campaign.figures.style import COLOURS, INK, STYLES, legend, new_figure, render
+from multispin.campaign.drawings.drawing import Drawing, Table, whole
+from multispin.campaign.drawings.style import COLOURS, INK, STYLES, legend, new_figure, render
 from multispin.campaign.measured import Measured
 
 __all__ = ["thermal"]

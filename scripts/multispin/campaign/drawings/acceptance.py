@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from multispin.campaign.figures.drawing import Drawing, Table, look_of
-from multispin.campaign.figures.style import legend, new_figure, render
+from multispin.campaign.drawings.drawing import Drawing, Table, look_of
+from multispin.campaign.drawings.style import legend, new_figure, render
 from multispin.campaign.measured import Measured
 
 __all__ = ["acceptance"]
