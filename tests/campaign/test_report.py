@@ -15,6 +15,10 @@ from multispin.campaign.conclusions import Section, conclusions
 from multispin.campaign.drawings.drawing import energy_words
 from multispin.campaign.effects import ALL, EffectRow, effects
 from multispin.campaign.measured import Measured, measure
+from multispin.campaign.report_page import report_page
+from multispin.campaign.report_tables import tables_of
+from multispin.campaign.rules import check_run
+from multispin.campaign.rules.evidence import Thresholds
 from tests.campaign.good_run import SPEED, make_run, reseal, some_cell
 from tests.campaign.test_verify import exclude
 from tests.coordinator.page.test_browser import AXE, CHROMIUM, FLAGS, JUDGED, PHONE
@@ -25,7 +29,7 @@ NAMES = (*NAMES, "backhaul_bytes_per_token", "round-parts", "acceptance")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("told") / "run", users=(1, 2), links=("none", "20ms"), label="replayed")
+    return make_run(tmp_path_factory.mktemp("told") / "run", users=(1, 2), label="replayed")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +65,7 @@ def overall(found: list[EffectRow], arm: str, rival: str, metric: str) -> Effect
 
 
 def test_figures_of_a_cell_follow_from_its_requests(measured: Measured) -> None:
-    assert len(measured.cells) == 5 * (4 * 3 + 2 * 2)  # the link concerns three of five arms
+    assert len(measured.cells) == 5 * 5 * 2
     for each in measured.cells:
         assert each.tokens == 12 * each.requests
         assert each.goodput_tokens_per_s == pytest.approx(each.tokens / (each.e2e_s or 0.0), rel=1e-6)
@@ -84,13 +88,7 @@ def test_effects_are_those_that_were_put_in(found: list[EffectRow]) -> None:
 
 def test_each_setting_is_compared_with_the_rivals_cell_of_its_levels(found: list[EffectRow]) -> None:
     rows = [row for row in found if (row.arm, row.rival, row.metric.name) == ("price", "single node", "tpot_s")]
-    assert {row.setting for row in rows} == {
-        ALL,
-        *(f"link {link}, users {users}" for link in ("none", "20ms") for users in (1, 2)),
-    } or {row.setting for row in rows} == {
-        ALL,
-        *(f"users {users}, link {link}" for link in ("none", "20ms") for users in (1, 2)),
-    }
+    assert {row.setting for row in rows} == {ALL, "users 1", "users 2"}
     assert all(row.effect.num_blocks == 5 for row in rows)
 
 
@@ -160,13 +158,14 @@ def test_what_was_left_out_is_told_and_a_run_that_does_not_count_says_so(run: Pa
     cell = some_cell(path, "price")
     exclude(path, cell.cell_id, "it throttled <b>")
     reseal(path)
-    page, num_faults = report_command.write_report(path, tmp_path / "out", 5)
-    assert num_faults == 1  # four blocks of that setting are left
-    text = page.read_text(encoding="utf-8")
+    verdict = check_run(path, Thresholds())
+    assert [fault.rule for fault in verdict.faults] == [601], "four blocks of that setting are left"
+    measured = measure(path)
+    [(title, table)] = [(title, table) for name, title, table in tables_of(measured, [], verdict) if name == "excluded"]
+    assert table.rows == [(cell.cell_id, "excluded", "it throttled <b>")]
+    text = report_page(measured, [], [], [(title, table)], verdict)
     assert "This run does not count: 1 fault" in text
     assert f"<td>{cell.cell_id}</td><td>excluded</td><td>it throttled &lt;b&gt;</td>" in text
-    rows = (tmp_path / "out" / "excluded.csv").read_text().splitlines()
-    assert rows[1:] == [f"{cell.cell_id},excluded,it throttled <b>"]
 
 
 def test_a_run_without_joules_says_why(measured: Measured) -> None:
@@ -198,16 +197,15 @@ def test_in_a_browser_it_fits_a_phone_and_is_accessible_in_light_and_dark(browse
     assert AXE is not None
     page.evaluate(AXE.read_text(encoding="utf-8"))
     assert page.evaluate("[...document.images].every((each) => each.complete && each.naturalWidth > 100)")
-    for width in (PHONE["width"], 1100):
+    for width, scheme in ((PHONE["width"], "dark"), (1100, "light")):
         page.set_viewport_size({"width": width, "height": 740})
-        for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)
-            grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-            page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
-            assert page.evaluate("document.scrollingElement.scrollWidth") <= width
-            passed, found = page.evaluate(JUDGED)
-            assert found == [], (width, scheme)
-            assert passed > 10, "rules were applied"
+        page.emulate_media(color_scheme=scheme)
+        grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        passed, found = page.evaluate(JUDGED)
+        assert found == [], (width, scheme)
+        assert passed > 10, "rules were applied"
+        page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= width
     assert len(grounds) == 2
     assert faults == []
     assert asked <= {"file", "data"}

@@ -37,13 +37,13 @@ from multispin_models.errors import ConfigError
 from tests.campaign.good_run import change_json, make_run, reseal, some_cell
 
 Damage = Callable[[Path], None]
-LIMITS = Thresholds(min_blocks=3)
+LIMITS = Thresholds(min_blocks=2)
 DOCUMENT = Path(__file__).parents[2] / "scripts" / "docs" / "campaign-rules.md"
 
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("good") / "run", blocks=3)
+    return make_run(tmp_path_factory.mktemp("good") / "run", blocks=2)
 
 
 def cell_of(path: Path, arm: str = "price", place: int = 0) -> Path:
@@ -283,7 +283,7 @@ def work_drew_less_than_idling(path: Path) -> None:
 
 def the_meter_was_changed_half_way(path: Path) -> None:
     for kind in ("idle", "run"):
-        change_windows(cell_of(path, place=2), kind, meter="another", label="calibrated")
+        change_windows(cell_of(path, place=1), kind, meter="another", label="calibrated")
 
 
 def conditions_after_are_missing(path: Path) -> None:
@@ -344,7 +344,7 @@ def the_code_is_nobody_elses(path: Path) -> None:
 
 
 def the_governor_was_changed(path: Path) -> None:
-    change_rows(cell_of(path, place=2) / CONDITIONS, lambda row: row.update(governor="powersave"))
+    change_rows(cell_of(path, place=1) / CONDITIONS, lambda row: row.update(governor="powersave"))
 
 
 def too_much_was_left_out(path: Path) -> None:
@@ -420,7 +420,7 @@ FORGED: list[tuple[Damage, int]] = [
 def test_the_good_run_passes(good: Path) -> None:
     verdict = check_run(good, LIMITS)
     assert verdict.faults == ()
-    assert verdict.cells == 15
+    assert verdict.cells == 10
     assert len(verdict.rules) >= 25
 
 
@@ -454,7 +454,7 @@ def test_a_fault_in_a_cell_is_caught_by_its_rule_alone(good: Path, tmp_path: Pat
 
 def test_limits_can_be_set(good: Path) -> None:
     assert {fault.rule for fault in check_run(good, Thresholds()).faults} == {601, 603}
-    [fault] = check_run(good, Thresholds(min_blocks=3, public_key="0" * 64)).faults
+    [fault] = check_run(good, Thresholds(min_blocks=2, public_key="0" * 64)).faults
     assert fault.rule == 103
 
 
@@ -464,7 +464,7 @@ def test_an_excluded_cell_is_not_looked_at_and_an_empty_folder_fails(good: Path,
     redigest(path)
     exclude(path, cell_of(path).name)
     reseal(path)
-    assert {fault.rule for fault in check_run(path, Thresholds(min_blocks=2, max_excluded=0.5)).faults} == set()
+    assert {fault.rule for fault in check_run(path, Thresholds(min_blocks=1, max_excluded=0.5)).faults} == set()
     (tmp_path / "empty").mkdir()
     assert {fault.rule for fault in check_run(tmp_path / "empty", LIMITS).faults} == {101, 102, 103, 106}
 
@@ -478,11 +478,11 @@ def command(*words: str) -> int:
 def test_the_command_says_what_and_its_status_says_whether(
     good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(str(good), "--min-blocks", "3") == 0
-    assert "over 15 cells: the run counts" in capsys.readouterr().out
+    assert command(str(good), "--min-blocks", "2") == 0
+    assert "over 10 cells: the run counts" in capsys.readouterr().out
     path = shutil.copytree(good, tmp_path / "run")
     one_token_differs(path)
-    assert command(str(path), "--json", "--min-blocks", "3") == 1
+    assert command(str(path), "--json", "--min-blocks", "2") == 1
     told = json.loads(capsys.readouterr().out)
     [text] = [fault for fault in told["faults"] if fault["rule"] == 304]
     assert "from token 5 on" in text["what"]

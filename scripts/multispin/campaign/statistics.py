@@ -28,7 +28,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 __all__ = [
     "LEVEL",
@@ -196,9 +196,10 @@ def mean_interval(
     beyond = min(int((t >= seen).sum()), int((t <= seen).sum()))
     p = 2.0 * (beyond + 1) / (resamples + 1)
     if min(map(len, groups)) >= _STUDENT_FROM:
-        student = stats.t(variance**2 / freedom)
-        below, above = (np.minimum(below, student.ppf(tail)), np.maximum(above, student.ppf(1.0 - tail)))
-        p = max(p, 2.0 * float(student.sf(abs(seen))))
+        degrees = variance**2 / freedom
+        reach = special.stdtrit(degrees, 1.0 - tail)  # Student's quantile
+        below, above = np.minimum(below, -reach), np.maximum(above, reach)
+        p = max(p, 2.0 * float(special.stdtr(degrees, -abs(seen))))
     return mean - float(above) * error, mean - float(below) * error, min(1.0, p), None
 
 
