@@ -7,7 +7,7 @@ tokens and requests of one cell share everything and are not independent.
 The interval is the bootstrap-t (equal tails): every resample of device-blocks gives a mean and its own standard error,
 and the quantiles of (mean* - mean) / se* take the place of Student's. From eight blocks on, an end that lies within
 Student's (with Satterthwaite's degrees of freedom) is moved out to it. Why: with few blocks the percentile bootstrap
-and BCa cover far too seldom; Student's interval does where noise is lopsided; the bootstrap-t does where noise has
+covers far too seldom; Student's interval does where noise is lopsided; the bootstrap-t does where noise has
 heavy tails and blocks are many, while with few its own quantiles lie farther out. The figures are in
 `scripts/docs/campaign-statistics.md`.
 
@@ -40,6 +40,7 @@ __all__ = [
     "holm",
     "mean_effect",
     "mean_interval",
+    "student_quantile",
 ]
 
 LEVEL = 0.95
@@ -155,7 +156,7 @@ def mean_effect(
 
 
 def mean_interval(
-    groups: Sequence[Array], *, seed: int, resamples: int = _RESAMPLES
+    groups: Sequence[Array], *, seed: int, resamples: int = _RESAMPLES, student_from: float = _STUDENT_FROM
 ) -> tuple[float | None, float | None, float | None, str | None]:
     """Return low, high and p of the mean of the groups' means, and why there is none.
 
@@ -163,6 +164,7 @@ def mean_interval(
         groups: [devices][blocks] values; one group of at least five, or several of at least four each.
         seed: of the resampling.
         resamples: of the bootstrap.
+        student_from: blocks in the smallest group from which Student's ends are a floor.
     """
     units = sum(map(len, groups))
     if units < MIN_BLOCKS:
@@ -195,12 +197,21 @@ def mean_interval(
     seen = mean / error
     beyond = min(int((t >= seen).sum()), int((t <= seen).sum()))
     p = 2.0 * (beyond + 1) / (resamples + 1)
-    if min(map(len, groups)) >= _STUDENT_FROM:
+    if min(map(len, groups)) >= student_from:
         degrees = variance**2 / freedom
-        reach = special.stdtrit(degrees, 1.0 - tail)  # Student's quantile
+        reach = student_quantile(degrees)
         below, above = np.minimum(below, -reach), np.maximum(above, reach)
         p = max(p, 2.0 * float(special.stdtr(degrees, -abs(seen))))
     return mean - float(above) * error, mean - float(below) * error, min(1.0, p), None
+
+
+def student_quantile(degrees: float) -> float:
+    """Return the two-sided quantile of Student's t.
+
+    >>> round(student_quantile(4.0), 3)
+    2.776
+    """
+    return float(special.stdtrit(degrees, 0.5 + LEVEL / 2.0))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
