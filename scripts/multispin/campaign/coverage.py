@@ -162,10 +162,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="default %(default)s")
     parser.add_argument("--noise", metavar="KIND", help="only rows of this kind")
     args = parser.parse_args(argv)
-    print(
-        "| boxes | blocks | noise | interval for | covered % | false effects % | false claims of 8 % | percentile % |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    columns = ("boxes", "blocks", "noise", "interval for", "covered %", "false effects %", "false of 8 %")
+    print(f"| {' | '.join((*columns, 'bootstrap-t alone', 'Student', 'percentile'))} |")
+    print("|---" * 10 + "|")
     for number, design in enumerate(DESIGNS):
         if args.noise not in {None, design.noise}:
             continue
