@@ -81,7 +81,7 @@ class Models(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         coordinator_cpus: cores of this machine that the coordinator may run on; null for all.
         bind: where agents connect; off loopback `coordinator_config` must name keys.
         reach: where agents elsewhere find it, tcp://HOST:PORT; null where all are on this machine.
-        coordinator_config: a coordinator.toml whose `security` and `notes` are used; null for none.
+        coordinator_config: a coordinator.toml whose `security` is used; null for none.
     """
 
     pair: str = "smollm2-135m"
