@@ -78,6 +78,16 @@ def test_the_draft_model_alone_writes_another_text_and_its_quality_is_told(site:
     assert all(answer.rounds == [] for answer in told.answers)
 
 
+def test_an_agent_elsewhere_looks_at_its_box_and_one_here_does_not(site: GroupProcess) -> None:
+    ask = Ask(run_id="r", kind="agents", policy="alone", jobs=JOBS, users=2, conditions_s=30.0)
+    looked = {answer.meter.end: answer.conditions for answer in site.ask(ask, WITHIN_S).answers}
+    assert looked["agent:here"] == []
+    assert [record.conditions.when for record in looked["agent:there"]] == ["before", "after"]
+    [there] = site.ask(Ask(run_id="", kind="look"), WITHIN_S).answers
+    assert {record.end for record in there.conditions} == {"agent:there"}
+    assert there.requests == []
+
+
 def test_requests_come_when_they_are_due(site: GroupProcess) -> None:
     due = {"p0": 0.0, "p1": 0.9, "p2": 0.3, "p3": 0.6}
     told = site.ask(Ask(run_id="r", kind="agents", policy="alone", jobs=JOBS, users=2, due_s=due), WITHIN_S)

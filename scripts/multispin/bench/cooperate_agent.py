@@ -30,6 +30,7 @@ from multispin_agent.draft_source import DraftSource, model_source, open_draft_s
 from multispin_agent.serve_file import ServeFile
 from multispin_models.clock import monotonic_ns
 from multispin_models.energy import Sampler, open_meter
+from multispin_models.energy.conditions import Conditions, ConditionsLog
 from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import Loaded, load_side, log_progress
 from multispin_models.errors import MultispinError
@@ -72,12 +73,13 @@ class Block(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What to serve now.
 
     Attributes:
-        jobs: of its users.
+        jobs: of its users; none only has the box looked at.
         run_id: in every record.
         at_once: users served at once.
         due_s: when each job comes, by id, after the first could be served; those without are there at once.
         by_itself: the draft model writes the texts, one after the other, and nobody verifies them.
         idle_s: asked nothing for so long before, to be metered.
+        conditions_s: the box is looked at so often; 0 leaves it to who runs on the same one.
     """
 
     jobs: list[Job]
@@ -86,6 +88,7 @@ class Block(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     due_s: dict[str, float] = {}
     by_itself: bool = False
     idle_s: float = 0.0
+    conditions_s: float = 0.0
 
 
 class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -93,7 +96,8 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     Attributes:
         begun_ns: when the first job could be served; monotonic, of the agent's machine, as all that follow.
-        requests, rounds, conditions: as they were recorded.
+        requests, rounds: as they were recorded.
+        conditions: of the box, before, meanwhile and after.
         meter: of the agent's box, with the reason where it reads none.
         idle, energy: what it counted before and meanwhile; null without a meter.
     """
@@ -147,7 +151,25 @@ class _Agent:
             self._sampler.stop()
 
     async def serve(self, block: Block) -> Answer:
-        """Serve a block."""
+        """Serve a block, and look at the box meanwhile."""
+        found: list[ConditionsRecord] = []
+        if not block.conditions_s:
+            return await self._serve(block, found)
+
+        def note(conditions: Conditions) -> None:  # from a thread
+            found.append(ConditionsRecord(run_id=block.run_id, end=self._end, conditions=conditions))
+
+        log = ConditionsLog(note, block.conditions_s)
+        await asyncio.to_thread(log.__enter__)  # programs and firmware are asked
+        try:
+            answer = await self._serve(block, found)
+        finally:
+            await asyncio.to_thread(log.__exit__, None, None, None)
+        return msgspec.structs.replace(answer, conditions=found)
+
+    async def _serve(self, block: Block, conditions: list[ConditionsRecord]) -> Answer:
+        if not block.jobs:
+            return self._answer(monotonic_ns(), [], [], conditions, None, None)
         idle = await self._idle(block)
         self._client.history.verdict = None  # what another arm said last is nothing to begin with
         box = self._reason if self._sampler is None else BoxEnergy(self._sampler)
@@ -155,7 +177,7 @@ class _Agent:
             out = Path(folder)
             if block.by_itself:
                 begun_ns, requests, window = await self._engine.run(self._write, block)
-                return self._answer(begun_ns, requests, [], [], idle, window)
+                return self._answer(begun_ns, requests, [], conditions, idle, window)
             serve = ServeFile(
                 msgspec.structs.replace(self._config, max_concurrent=block.at_once),
                 self._client,
@@ -172,7 +194,7 @@ class _Agent:
                 serve.begun_ns,
                 read_jsonl(out / "requests.jsonl", RequestRecord).records,
                 read_jsonl(out / "rounds.jsonl", RoundRecord).records,
-                read_jsonl(out / "conditions.jsonl", ConditionsRecord).records,
+                conditions,
                 idle,
                 energy[-1] if energy else None,
             )

@@ -79,22 +79,25 @@ class Ask(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     Attributes:
         run_id: in its records.
-        kind: "agents" serve; the coordinator alone writes ("single-node"); drafts are the text ("local"); "external".
+        kind: "agents" serve; the coordinator alone writes ("single-node"); drafts are the text ("local"); "external";
+            or nothing is asked, and boxes elsewhere are looked at ("look").
         policy, length: of the control; "core" with L of single-node.
         jobs: user after user, `requests_per_user` each.
         users: served at once.
         due_s: when each job comes, by id; empty for a user's next when its last is done.
         idle_s: asked nothing for so long before.
+        conditions_s: how often agents elsewhere look at their boxes.
     """
 
     run_id: str
-    kind: Literal["agents", "single-node", "local", "external"]
+    kind: Literal["agents", "single-node", "local", "external", "look"]
     policy: str = "price"
     length: int = 0
-    jobs: tuple[Job, ...]
-    users: int
+    jobs: tuple[Job, ...] = ()
+    users: int = 0
     due_s: dict[str, float] = {}
     idle_s: float = 0.0
+    conditions_s: float = 10.0
 
 
 class Window(Struct, frozen=True, forbid_unknown_fields=True):

@@ -146,10 +146,7 @@ def _rows(cell: Cell, content: CellContent) -> list[_Row]:
 
 def _conditions_elsewhere(content: CellContent) -> list[ConditionsRow]:
     return [
-        conditions_row(record.end, record.conditions)
-        for answer in content.told.answers
-        for record in answer.conditions
-        if record.end.removeprefix("agent:") in content.elsewhere
+        conditions_row(record.end, record.conditions) for answer in content.told.answers for record in answer.conditions
     ]
 
 

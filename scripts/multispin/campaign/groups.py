@@ -110,6 +110,7 @@ def ask_of_cell(plan: Plan, arm: Arm, cell: Cell, prompts: Prompts, run_id: str)
         users=int(cell.factors["users"]),
         due_s=due_of(plan, cell),
         idle_s=plan.energy.idle_s,
+        conditions_s=plan.energy.conditions_s,
         **_manner(arm, cell),
     )
 

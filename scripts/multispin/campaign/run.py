@@ -35,7 +35,7 @@ from multispin.campaign.stopping import stop_reason
 from multispin.campaign.tables import conditions_row, read_conditions_rows
 from multispin.supervised import DaemonFailed
 from multispin_models.clock import wall_time
-from multispin_models.energy.conditions import Conditions, ConditionsLog
+from multispin_models.energy.conditions import Conditions, ConditionsLog, read_temperatures
 
 __all__ = ["Driver", "Outcome", "Watcher"]
 
@@ -230,7 +230,7 @@ class Driver:
     def _serve(self, process: Asked, key: SiteKey, cell: Cell) -> None:
         plan, journal = self._plan, self._run.journal
         arm = self._arms[cell.arm]
-        self._cool_down(cell)
+        self._cool_down(process, cell)
         journal.note("cell-started", cell.cell_id, attempt=self._attempts[cell.cell_id])
         self._watcher.begin(cell)
         logged = {path: path.stat().st_size for path in self._run.work.iterdir()}
@@ -279,10 +279,22 @@ class Driver:
         )
         self._watcher.done(cell, self.figures(cell.cell_id), seconds)
 
-    def _cool_down(self, cell: Cell) -> None:
+    def _cool_down(self, process: Asked, cell: Cell) -> None:
         limits = self._plan.limits
+        is_elsewhere = any(box.launch for box in self._devices[cell.device].boxes)
+        looks = is_elsewhere and not isinstance(self._arms[cell.arm], External)
+
+        def temperatures() -> dict[str, float | None]:
+            found = read_temperatures()
+            if looks:
+                told = process.ask(Ask(run_id="", kind="look"), self._plan.cell_timeout_s)
+                for record in (each for answer in told.answers for each in answer.conditions):
+                    zones = record.conditions.temperatures_c
+                    found |= {f"{record.end} {zone}": celsius for zone, celsius in zones.items()}
+            return found
+
         if limits.cool_down_s or limits.start_below_c is not None:
-            cooled = cool_down(limits)
+            cooled = cool_down(limits, temperatures)
             self._run.journal.note("cool-down", cell.cell_id, reason=cooled.reason, seconds=cooled.seconds)
             if not cooled.is_cool:
                 self._run.journal.note("limit-passed", cell.cell_id, reason=f"begun warm: {cooled.reason}")
