@@ -15,8 +15,9 @@ from pathlib import Path
 
 import msgspec
 
+from multispin.bench.by_itself import ByItself
 from multispin.bench.cooperate_agent import Block
-from multispin.bench.cooperate_site import Arm, ByItself, Site, Where
+from multispin.bench.cooperate_site import Arm, Site, Where
 from multispin.campaign.asking import Ask, Ready, SiteStart, Told, Window
 from multispin.campaign.lines import Lines, serve_lines
 from multispin_models.clock import monotonic_ns
