@@ -17,6 +17,8 @@ name = "toy"
 blocks = 2
 warm_up_tokens = 2
 attempts = 2
+retry_s = 0.0
+passes = 1
 
 [models]
 engine = "null"

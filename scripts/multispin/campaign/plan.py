@@ -350,7 +350,9 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         max_prompt_tokens: longer prompts are left out.
         warm_up_requests: for every agent when processes have started; not recorded.
         warm_up_tokens: of each.
-        attempts: of a cell in one call, before the run goes on without it.
+        attempts: of a cell, before the run goes on without it.
+        retry_s: before the second attempt; doubles with each further one, up to five minutes.
+        passes: over the schedule in one call: what had failed at all its attempts is tried anew after all the rest.
         cell_timeout_s: longest time of a cell, after which its processes are ended.
         hypotheses, factors, models, arrivals, limits, energy, stop: see there.
     """
@@ -367,6 +369,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     warm_up_requests: Annotated[int, Meta(ge=0, le=1000)] = 1
     warm_up_tokens: Annotated[int, Meta(ge=2, le=4096)] = 8
     attempts: Annotated[int, Meta(ge=1, le=100)] = 3
+    retry_s: Seconds = 2.0
+    passes: Annotated[int, Meta(ge=1, le=1000)] = 2
     cell_timeout_s: Annotated[float, Meta(gt=0.0, le=1e6)] = 1800.0
     hypotheses: tuple[Hypothesis, ...] = ()
     factors: Factors = Factors()

@@ -3,6 +3,7 @@
 multispin campaign plan plan.toml                  or a shipped one: loopback-smoke, bench-cores, field-wifi
 multispin campaign plan plan.toml --pilot RUN      times and spreads from an earlier run, not assumed
 multispin campaign plan plan.toml --cells          every cell in its order
+multispin campaign plan --print bench-cores        a shipped plan's text, to begin one's own with
 """
 
 import argparse
@@ -70,12 +71,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("plan", type=Path, nargs="?", metavar="PLAN", help="TOML file, or the name of a shipped one")
     parser.add_argument("--pilot", type=Path, metavar="RUN", help="times and spreads from this run")
     parser.add_argument("--cells", action="store_true", help="print every cell in its order")
+    parser.add_argument("--print", type=Path, metavar="NAME", help="print a shipped plan, to begin one's own with")
     parser.add_argument("--keys", action="store_true", help="print every key that a plan may have, in Markdown")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print it; return 0."""
+    if args.print:
+        print(read_plan(args.print).text.decode(), end="")
+        return 0
     if args.keys:
         print(plan_document(), end="")
         return 0
