@@ -23,7 +23,7 @@ from multispin_models.channel import Security
 from multispin_models.errors import ConfigError
 from multispin_models.settings import load_settings
 
-__all__ = ["ask_of_cell", "open_group", "run_settings", "warm_up_of"]
+__all__ = ["ask_of_cell", "open_group", "run_settings", "security_of", "warm_up_of"]
 
 SITE: Final = "multispin.campaign.site_process"
 EXTERNAL: Final = "multispin.campaign.external_process"
@@ -65,7 +65,7 @@ def open_group(plan: Plan, key: SiteKey, device: Device, folder: Path, plan_fold
             folder=str(folder),
             bind=bind,
             reach=reach,
-            security=_security(plan, plan_folder),
+            security=security_of(plan, plan_folder),
             agents=tuple(AgentPlace(box.name, box.launch, box.python, box.cpus, box.config) for box in device.boxes),
             cpus=plan.models.coordinator_cpus,
         )
@@ -175,7 +175,12 @@ def _external(arm: External, link: Link, folder: Path) -> Iterator[GroupProcess]
             yield process
 
 
-def _security(plan: Plan, folder: Path) -> Security:
+def security_of(plan: Plan, folder: Path) -> Security:
+    """Return the coordinator's keys: those of the file that the plan names.
+
+    Raises:
+        ConfigError: the file is not valid.
+    """
     name = plan.models.coordinator_config
     return Security() if name is None else load_settings(CoordinatorConfig, folder / name).security
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from types import FrameType
 
 from multispin.bench.cooperate_agent import NULL_ENGINE
+from multispin.campaign.boxes import box_faults
 from multispin.campaign.folder import CAMPAIGN, CELLS, completed_cells, excluded_cells
-from multispin.campaign.groups import run_settings
+from multispin.campaign.groups import run_settings, security_of
 from multispin.campaign.headers import campaign_of
 from multispin.campaign.live import Live
 from multispin.campaign.meter import MachineMeter
@@ -28,6 +29,7 @@ from multispin.links import parse_link, why_no_namespaces
 from multispin.local_run import prepare_draft
 from multispin.progress import terminal_progress
 from multispin_models.cache import Progress
+from multispin_models.channel import check_endpoint
 from multispin_models.energy import open_meter
 from multispin_models.engines import prepare_side
 from multispin_models.errors import ConfigError
@@ -64,7 +66,10 @@ def run(args: argparse.Namespace) -> int:
             f"{len(left)} of {len(cells)} cells are to be run into {args.out}, the first is "
             f"{left[0].cell_id if left else '-'}; all take about {duration.seconds / 60:.0f} min ({duration.basis})"
         )
-        return 0
+        faults = box_faults(device for device in file.plan.devices if device.name in devices)
+        for name, fault in faults.items():
+            print(f"box {name}: {fault or 'ready'}")
+        return int(any(faults.values()))
     _prepare(file, devices)
     folder = RunFolder(args.out, file, schedule, campaign_of(file, prompts.sha256, devices, terminal_progress()))
     try:
@@ -107,6 +112,8 @@ def _check_machine(file: PlanFile, devices: tuple[str, ...]) -> None:
     opened = open_meter(plan.energy.meter).meter
     if opened is not None:
         opened.close()
+    if not plan.models.bind.endswith(":*") and not all(isinstance(arm, External) for arm in plan.arms):
+        check_endpoint(plan.models.bind, security_of(plan, file.folder))
     own = [device for device in plan.devices if device.name in devices]
     is_here = not any(box.launch for device in own for box in device.boxes)
     has_rate = is_here and any(parse_link(link).bit_per_s is not None for link in plan.factors.link)
