@@ -174,7 +174,13 @@ def toy_server() -> Iterator[tuple[type[Toy], str]]:
 
 
 def external(url: str, log: Path, **changes: Any) -> ExternalStart:
-    plain: dict[str, Any] = {"command": None, "cpus": None, "model": None, "key_file": None}
+    plain: dict[str, Any] = {
+        "command": None,
+        "cpus": None,
+        "model": None,
+        "key_file": None,
+        "body": {"cache_prompt": False},
+    }
     return ExternalStart(url=url, log=str(log), **{**plain, "ready_s": 20.0, "ignores_end": True, **changes})
 
 
@@ -196,6 +202,7 @@ def test_an_external_server_is_asked_the_same_prompts_and_a_refusal_is_an_error(
     prompts = sorted(each["messages"][0]["content"] for each in kind.asked[:4])
     assert prompts == [job.prompt for job in JOBS]
     assert {(each["max_tokens"], each["ignore_eos"], each["model"]) for each in kind.asked} == {(8, True, "toy-model")}
+    assert {each["cache_prompt"] for each in kind.asked} == {False}
     [refused] = failed.requests
     assert refused.finish == "error"
     assert "503" in str(refused.error)

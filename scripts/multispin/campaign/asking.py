@@ -48,7 +48,7 @@ class ExternalStart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         command: that starts it; null if it runs.
         cpus: of the command; null for all.
         log: file for what the command says.
-        model, key_file, ready_s, ignores_end: as in the arm.
+        model, key_file, ready_s, body, ignores_end: as in the arm.
     """
 
     url: str
@@ -58,6 +58,7 @@ class ExternalStart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     model: str | None
     key_file: str | None
     ready_s: float
+    body: dict[str, bool | int | float | str]
     ignores_end: bool
 
 

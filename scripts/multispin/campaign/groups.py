@@ -169,6 +169,7 @@ def _external(arm: External, link: Link, folder: Path) -> Iterator[GroupProcess]
             model=arm.model,
             key_file=arm.key_file,
             ready_s=arm.ready_s,
+            body=arm.body,
             ignores_end=arm.ignores_end,
         )
         with GroupProcess(EXTERNAL, start, folder / "users.log", prefix=reached.prefix) as process:

@@ -97,6 +97,7 @@ def header_of(
             command=arm.command,
             model=ready.model,
             model_files={k: v for k, v in model_files.items() if k.startswith(f"{arm.name}: ")},
+            body=arm.body,
             seed=cell.seed,
             temperature=temperature,
             top_k=0,

@@ -197,6 +197,8 @@ class External(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, ta
         model_files: files that it serves, for their sha256.
         key_file: a bearer key, mode 0600; null for none.
         ready_s: longest wait for its first answer.
+        body: further keys of every request, as { cache_prompt = false }: a server that keeps prompts would be asked
+            some of them a second time.
         ignores_end: asks it to write on after its end of text ("ignore_eos" of llama.cpp and vLLM).
     """
 
@@ -208,6 +210,7 @@ class External(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, ta
     model_files: tuple[str, ...] = ()
     key_file: str | None = None
     ready_s: Seconds = 120.0
+    body: dict[str, bool | int | float | str] = {}
     ignores_end: bool = False
 
 
