@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from multispin.bench.cooperate_site import AgentPlace
+from multispin.bench.cooperate_protocol import AgentPlace
 from multispin.campaign.asking import Ask, ExternalStart, SiteStart
 from multispin.campaign.groups import EXTERNAL, SITE
 from multispin.campaign.processes import GroupProcess

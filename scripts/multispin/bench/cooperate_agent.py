@@ -22,6 +22,7 @@ import msgspec
 import zmq
 from msgspec import Struct
 
+from multispin.bench.cooperate_protocol import NULL_ENGINE, Answer, Block
 from multispin.bench.draft_alone import write_alone
 from multispin.bench.null_model import DRAFT_PASS, NullModel, NullTokenizer
 from multispin_agent.attribution import BoxEnergy
@@ -37,7 +38,6 @@ from multispin_models.engines import Loaded, load_side, log_progress
 from multispin_models.errors import MultispinError
 from multispin_models.language_model import LanguageModel
 from multispin_models.process import exit_with_parent
-from multispin_models.prompts import Job
 from multispin_models.records import (
     ConditionsRecord,
     EnergyRecord,
@@ -51,10 +51,7 @@ from multispin_models.records import (
 )
 from multispin_models.settings import load_settings
 
-__all__ = ["LONGEST_LINE", "NULL_ENGINE", "Answer", "Block", "Start", "main"]
-
-NULL_ENGINE: Final = "null"
-LONGEST_LINE: Final = 1 << 28  # bytes of an answer
+__all__ = ["Start", "main"]
 
 
 class Start(Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,48 +64,6 @@ class Start(Struct, frozen=True, forbid_unknown_fields=True):
 
     config: Config
     file: str | None = None
-
-
-class Block(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What to serve now.
-
-    Attributes:
-        jobs: of its users; none only has the box looked at.
-        run_id: in every record.
-        at_once: users served at once.
-        due_s: when each job comes, by id, after the first could be served; those without are there at once.
-        by_itself: the draft model writes the texts, one after the other, and nobody verifies them.
-        idle_s: asked nothing for so long before, to be metered.
-        conditions_s: the box is looked at so often; 0 leaves it to who runs on the same one.
-    """
-
-    jobs: list[Job]
-    run_id: str = "bench"
-    at_once: int = 1
-    due_s: dict[str, float] = {}
-    by_itself: bool = False
-    idle_s: float = 0.0
-    conditions_s: float = 0.0
-
-
-class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What became of a block.
-
-    Attributes:
-        begun_ns: when the first job could be served; monotonic, of the agent's machine, as all that follow.
-        requests, rounds: as they were recorded.
-        conditions: of the box, before, meanwhile and after.
-        meter: of the agent's box, with the reason where it reads none.
-        idle, energy: what it counted before and meanwhile; null without a meter.
-    """
-
-    begun_ns: int
-    requests: list[RequestRecord]
-    rounds: list[RoundRecord]
-    conditions: list[ConditionsRecord]
-    meter: MeteredEnd
-    idle: EnergyRecord | None
-    energy: EnergyRecord | None
 
 
 def _settings(start: Start) -> Config:

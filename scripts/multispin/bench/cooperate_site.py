@@ -20,7 +20,8 @@ import psutil
 import zmq
 
 from multispin.bench.by_itself import ByItself, mean_nll, write_by_itself
-from multispin.bench.cooperate_agent import LONGEST_LINE, NULL_ENGINE, Answer, Block, Start
+from multispin.bench.cooperate_agent import Start
+from multispin.bench.cooperate_protocol import LONGEST_LINE, NULL_ENGINE, AgentPlace, Answer, Block
 from multispin.bench.null_model import DRAFT_PASS, TARGET_PASS, NullModel, NullTokenizer
 from multispin.local_run import RunSettings
 from multispin.supervised import DaemonFailed
@@ -39,25 +40,7 @@ from multispin_models.messages import Hello
 from multispin_models.prompts import Job, encode_prompt
 from multispin_models.records import RequestRecord, RoundRecord
 
-__all__ = ["AgentPlace", "Arm", "Served", "Site", "Where"]
-
-
-class AgentPlace(NamedTuple):
-    """Where an agent runs.
-
-    Attributes:
-        agent_id: its name.
-        launch: words before its command, as ("ssh", "box"); then it is another machine's. Empty for this one.
-        python: the interpreter there; null for this one.
-        cpus: cores of this machine; null for all.
-        file: an agent.toml there; null for none.
-    """
-
-    agent_id: str
-    launch: tuple[str, ...] = ()
-    python: str | None = None
-    cpus: tuple[int, ...] | None = None
-    file: str | None = None
+__all__ = ["Arm", "Served", "Site", "Where"]
 
 
 class Where(NamedTuple):

@@ -10,8 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from multispin.bench.cooperate_agent import Answer
-from multispin.bench.cooperate_site import AgentPlace
+from multispin.bench.cooperate_protocol import AgentPlace, Answer
 from multispin.local_run import RunSettings
 from multispin_models.channel import Security
 from multispin_models.language_model import ModelInfo

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from multispin.bench.cooperate_agent import Answer
+from multispin.bench.cooperate_protocol import Answer
 from multispin.campaign.asking import Told
 from multispin.campaign.cell_files import CellClock, CellEnergy, ClockBound, ConditionsRow, EnergyWindow, ExternalHeader
 from multispin.campaign.folder import (

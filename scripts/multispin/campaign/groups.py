@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from multispin.bench.cooperate_site import AgentPlace
+from multispin.bench.cooperate_protocol import AgentPlace
 from multispin.campaign.asking import Ask, ExternalStart, SiteStart
 from multispin.campaign.folder import Cell
 from multispin.campaign.plan import Arm, Centralised, Cooperation, Device, External, LocalDraft, Plan, SingleNode

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 import multispin_models
-from multispin.bench.cooperate_agent import NULL_ENGINE
+from multispin.bench.cooperate_protocol import NULL_ENGINE
 from multispin.campaign.asking import Ready, Told
 from multispin.campaign.cell_files import ExternalHeader
 from multispin.campaign.folder import Campaign, Cell, FactorValue

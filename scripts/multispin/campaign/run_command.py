@@ -12,7 +12,7 @@ import signal
 from pathlib import Path
 from types import FrameType
 
-from multispin.bench.cooperate_agent import NULL_ENGINE
+from multispin.bench.cooperate_protocol import NULL_ENGINE
 from multispin.campaign.boxes import box_faults
 from multispin.campaign.folder import CAMPAIGN, CELLS, completed_cells, excluded_cells
 from multispin.campaign.groups import run_settings, security_of

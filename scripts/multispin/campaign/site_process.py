@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from multispin.bench.by_itself import ByItself
-from multispin.bench.cooperate_agent import Block
+from multispin.bench.cooperate_protocol import Block
 from multispin.bench.cooperate_site import Arm, Site, Where
 from multispin.campaign.asking import Ask, Ready, SiteStart, Told, Window
 from multispin.campaign.lines import Lines, serve_lines
