@@ -1,13 +1,19 @@
 """`multispin campaign` as it is called."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from multispin.campaign.boxes import box_faults
+from multispin.campaign.headers import campaign_of
 from multispin.campaign.plan import AgentBox, Device
+from multispin.campaign.plan_command import schedule_of
+from multispin.campaign.plan_file import PlanFile
+from multispin.campaign.run_folder import RunFolder
 from multispin.cli import main
+from multispin_models.cache import silent
 from tests.campaign.toys import PLAN
 
 
@@ -20,6 +26,22 @@ def test_a_dry_run_starts_nothing_and_says_what_would_be(tmp_path: Path, capsys:
     assert not out.exists()
     assert main(["campaign", "run", str(plan), "--out", str(out), "--device", "beach"]) == 1
     assert "--device has beach, allowed are bench" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("signing_key")
+def test_parts_are_collected_and_merged_by_commands(
+    plan_file: PlanFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedule, prompts = schedule_of(plan_file)
+    folder = RunFolder(tmp_path / "a", plan_file, schedule, campaign_of(plan_file, prompts.sha256, ("bench",), silent))
+    folder.close()  # cut short before its first cell
+    assert main(["campaign", "merge", str(tmp_path / "all"), str(tmp_path / "a")]) == 1
+    assert "campaign collect" in capsys.readouterr().err
+    assert main(["campaign", "collect", str(tmp_path / "a"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["completed"], found["planned"], len(found["missing"]), found["faults"]) == (0, 12, 12, [])
+    assert main(["campaign", "merge", str(tmp_path / "all"), str(tmp_path / "a")]) == 0
+    assert "all: 0 of 12 cells, missing b000-000" in capsys.readouterr().out
 
 
 def test_a_plan_is_shown_with_its_power_and_its_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,8 @@ import signal
 from pathlib import Path
 from types import FrameType
 
+import msgspec
+
 from multispin.bench.cooperate_protocol import NULL_ENGINE
 from multispin.campaign.boxes import box_faults
 from multispin.campaign.folder import CAMPAIGN, CELLS, completed_cells, excluded_cells
@@ -47,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", action="append", metavar="NAME", help="run its cells alone; may be repeated")
     parser.add_argument("--key", type=Path, metavar="FILE", help="signing key (default: your own)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     parser.add_argument("--dry-run", action="store_true", help="check all that can be checked, start nothing")
 
 
@@ -85,8 +88,11 @@ def run(args: argparse.Namespace) -> int:
             driver.seal(outcome, args.key)
     finally:
         folder.close()
-    print(live.table())
     excluded = excluded_cells(args.out)
+    if args.json:
+        print(msgspec.json.encode({**outcome._asdict(), "excluded": excluded}).decode())
+        return INCOMPLETE if outcome.missing else 0
+    print(live.table())
     print(
         f"{outcome.completed} cells in {args.out / CELLS}, {len(excluded)} of them excluded; "
         f"{f'{len(outcome.missing)} missing' if outcome.missing else outcome.stopped or 'complete'}"
