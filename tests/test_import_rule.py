@@ -26,6 +26,7 @@ MAY_IMPORT = {
 }
 # Slow to load, large, or an extra: each only in the modules that are about it (a name stands for its sub-modules too).
 HEAVY = {
+    "cryptography": {"multispin.campaign.hashing"},
     "gguf": {"multispin_models.distillation", "multispin_models.onnx"},
     "duckdb": {"multispin.campaign.stores"},
     "greenlet": {"multispin.simulate.virtual_time"},

@@ -55,6 +55,8 @@ def words_of(found: Any) -> str:
             words = "text" if found.pattern is None else f"text that matches {found.pattern}"
         case inspect.StructType():
             words = "a table of " + ", ".join(field.encode_name for field in found.fields)
+        case inspect.DictType():
+            words = f"a table, each {words_of(found.value_type)}"
         case inspect.VarTupleType() | inspect.ListType():
             words = f"a list, each {words_of(found.item_type)}"
         case inspect.UnionType():

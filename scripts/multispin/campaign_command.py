@@ -16,8 +16,6 @@ import argparse
 import importlib
 from typing import Any, Final, NamedTuple
 
-from multispin_models.errors import ConfigError
-
 __all__ = ["add_arguments", "run"]
 
 
@@ -50,9 +48,7 @@ class _LazyParser(argparse.ArgumentParser):
             try:
                 module = importlib.import_module(self.module)
             except ImportError as error:
-                raise ConfigError(
-                    f"{self.prog} is not installed ({error}): pip install 'multispin[campaign]'"
-                ) from error
+                self.exit(1, f"{self.prog} is not installed ({error}): pip install 'multispin[campaign]'\n")
             self.module = ""
             self.description = module.__doc__
             module.add_arguments(self)

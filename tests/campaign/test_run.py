@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,12 @@ class Killed(BaseException):
     """As SIGKILL, as far as it can be told from inside."""
 
 
-def run(file: PlanFile, out: Path, toys: Any) -> Outcome:
+def run(file: PlanFile, out: Path, toys: Any, sleep: Any = time.sleep) -> Outcome:
     schedule, prompts = schedule_of(file)
     folder = RunFolder(out, file, schedule, campaign_of(file, prompts.sha256, ("bench",), silent))
     try:
         with MachineMeter(file.plan.energy.meter, file.plan.energy.hz) as meter:
-            driver = Driver(file, folder, prompts, ("bench",), meter, Quiet(), toys)
+            driver = Driver(file, folder, prompts, ("bench",), meter, Quiet(), toys, sleep)
             outcome = driver.run()
             driver.seal(outcome)
             return outcome
@@ -191,6 +192,22 @@ def test_a_cell_that_fails_at_every_attempt_is_left_out_told_and_tried_again_by_
     assert outcome == Outcome(11, (first,), None)
     assert part_faults(out) == []  # what is there is signed all the same
     assert run(plan_file, out, toys) == Outcome(12, (), None)
+    assert_whole(out)
+
+
+@pytest.mark.usefixtures("signing_key")
+def test_a_cell_that_failed_is_tried_anew_after_all_the_rest_and_waits_get_longer(
+    plan_file: PlanFile, tmp_path: Path, toys: Any
+) -> None:
+    toys.deaths = {4, 8, 12}
+    plan = msgspec.structs.replace(plan_file.plan, passes=2, attempts=3, retry_s=200.0)
+    waits: list[float] = []
+    out = tmp_path / "run"
+    assert run(plan_file._replace(plan=plan), out, toys, waits.append) == Outcome(12, (), None)
+    assert waits == [200.0, 300.0]
+    first = read_schedule(out).cells[0].cell_id
+    completed = [event.cell_id for event in read_events(out) if event.event == "cell-completed"]
+    assert completed[-1] == first
     assert_whole(out)
 
 

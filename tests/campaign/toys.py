@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from multispin.bench.cooperate_agent import Answer
+from multispin.bench.cooperate_protocol import Answer
 from multispin.campaign.asking import Ask, Ready, Told, Window
 from multispin.campaign.plan import Device, Plan
 from multispin.campaign.schedule import SiteKey
@@ -17,6 +17,8 @@ name = "toy"
 blocks = 2
 warm_up_tokens = 2
 attempts = 2
+retry_s = 0.0
+passes = 1
 
 [models]
 engine = "null"

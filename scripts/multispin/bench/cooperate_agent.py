@@ -9,12 +9,12 @@ when its input does, whatever it is doing.
 """
 
 import asyncio
-import hashlib
 import logging
 import os
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,8 @@ import msgspec
 import zmq
 from msgspec import Struct
 
+from multispin.bench.cooperate_protocol import NULL_ENGINE, Answer, Block
+from multispin.bench.draft_alone import write_alone
 from multispin.bench.null_model import DRAFT_PASS, NullModel, NullTokenizer
 from multispin_agent.attribution import BoxEnergy
 from multispin_agent.client import Client
@@ -30,12 +32,12 @@ from multispin_agent.draft_source import DraftSource, model_source, open_draft_s
 from multispin_agent.serve_file import ServeFile
 from multispin_models.clock import monotonic_ns
 from multispin_models.energy import Sampler, open_meter
+from multispin_models.energy.conditions import Conditions, ConditionsLog
 from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import Loaded, load_side, log_progress
 from multispin_models.errors import MultispinError
-from multispin_models.language_model import LanguageModel, Rows, prefill
+from multispin_models.language_model import LanguageModel
 from multispin_models.process import exit_with_parent
-from multispin_models.prompts import Job, encode_prompt
 from multispin_models.records import (
     ConditionsRecord,
     EnergyRecord,
@@ -47,13 +49,9 @@ from multispin_models.records import (
     read_boot_id,
     read_jsonl,
 )
-from multispin_models.sampling import choose
 from multispin_models.settings import load_settings
 
-__all__ = ["LONGEST_LINE", "NULL_ENGINE", "Answer", "Block", "Start", "main"]
-
-NULL_ENGINE: Final = "null"
-LONGEST_LINE: Final = 1 << 28  # bytes of an answer
+__all__ = ["Start", "main"]
 
 
 class Start(Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,45 +64,6 @@ class Start(Struct, frozen=True, forbid_unknown_fields=True):
 
     config: Config
     file: str | None = None
-
-
-class Block(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What to serve now.
-
-    Attributes:
-        jobs: of its users.
-        run_id: in every record.
-        at_once: users served at once.
-        due_s: when each job comes, by id, after the first could be served; those without are there at once.
-        by_itself: the draft model writes the texts, one after the other, and nobody verifies them.
-        idle_s: asked nothing for so long before, to be metered.
-    """
-
-    jobs: list[Job]
-    run_id: str = "bench"
-    at_once: int = 1
-    due_s: dict[str, float] = {}
-    by_itself: bool = False
-    idle_s: float = 0.0
-
-
-class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What became of a block.
-
-    Attributes:
-        begun_ns: when the first job could be served; monotonic, of the agent's machine, as all that follow.
-        requests, rounds, conditions: as they were recorded.
-        meter: of the agent's box, with the reason where it reads none.
-        idle, energy: what it counted before and meanwhile; null without a meter.
-    """
-
-    begun_ns: int
-    requests: list[RequestRecord]
-    rounds: list[RoundRecord]
-    conditions: list[ConditionsRecord]
-    meter: MeteredEnd
-    idle: EnergyRecord | None
-    energy: EnergyRecord | None
 
 
 def _settings(start: Start) -> Config:
@@ -147,7 +106,25 @@ class _Agent:
             self._sampler.stop()
 
     async def serve(self, block: Block) -> Answer:
-        """Serve a block."""
+        """Serve a block, and look at the box meanwhile."""
+        found: list[ConditionsRecord] = []
+        if not block.conditions_s:
+            return await self._serve(block, found)
+
+        def note(conditions: Conditions) -> None:  # from a thread
+            found.append(ConditionsRecord(run_id=block.run_id, end=self._end, conditions=conditions))
+
+        log = ConditionsLog(note, block.conditions_s)
+        await asyncio.to_thread(log.__enter__)  # programs and firmware are asked
+        try:
+            answer = await self._serve(block, found)
+        finally:
+            await asyncio.to_thread(log.__exit__, None, None, None)
+        return msgspec.structs.replace(answer, conditions=found)
+
+    async def _serve(self, block: Block, conditions: list[ConditionsRecord]) -> Answer:
+        if not block.jobs:
+            return self._answer(monotonic_ns(), [], [], conditions, None, None)
         idle = await self._idle(block)
         self._client.history.verdict = None  # what another arm said last is nothing to begin with
         box = self._reason if self._sampler is None else BoxEnergy(self._sampler)
@@ -155,7 +132,7 @@ class _Agent:
             out = Path(folder)
             if block.by_itself:
                 begun_ns, requests, window = await self._engine.run(self._write, block)
-                return self._answer(begun_ns, requests, [], [], idle, window)
+                return self._answer(begun_ns, requests, [], conditions, idle, window)
             serve = ServeFile(
                 msgspec.structs.replace(self._config, max_concurrent=block.at_once),
                 self._client,
@@ -172,7 +149,7 @@ class _Agent:
                 serve.begun_ns,
                 read_jsonl(out / "requests.jsonl", RequestRecord).records,
                 read_jsonl(out / "rounds.jsonl", RoundRecord).records,
-                read_jsonl(out / "conditions.jsonl", ConditionsRecord).records,
+                conditions,
                 idle,
                 energy[-1] if energy else None,
             )
@@ -218,57 +195,13 @@ class _Agent:
     def _write(self, block: Block) -> tuple[int, list[RequestRecord], EnergyRecord | None]:
         """Let the draft model write each job's text; in the engine's thread."""
         begun_ns = monotonic_ns()
-        records = [self._written(block, job, begun_ns) for job in block.jobs]
+        model, tokenizer = self._model(), self._drafts.tokenizer
+        records = []
+        for job in block.jobs:
+            due_ns = begun_ns + int(block.due_s.get(job.job_id, 0.0) * 1e9)
+            time.sleep(max(0.0, (due_ns - monotonic_ns()) / 1e9))
+            records.append(write_alone(model, tokenizer, job, run_id=block.run_id, agent_id=self._config.agent_id))
         return begun_ns, records, self._window(block.run_id, begun_ns)
-
-    def _written(self, block: Block, job: Job, begun_ns: int) -> RequestRecord:
-        model = self._model()
-        tokenizer = self._drafts.tokenizer
-        due_ns = begun_ns + int(block.due_s.get(job.job_id, 0.0) * 1e9)
-        while (wait_ns := due_ns - monotonic_ns()) > 0:
-            threading.Event().wait(wait_ns / 1e9)
-        started_ns = monotonic_ns()
-        prompt_ids = encode_prompt(tokenizer, job.prompt)
-        ends = frozenset[int]() if job.ignore_end else tokenizer.end_token_ids
-        first_ns = 0
-        tokens = list(prompt_ids)
-        length = min(len(tokens) + job.max_tokens, model.info.n_ctx)
-        sequence = model.open_sequence()
-        try:
-            logits = prefill(model, sequence, tokens, model.info.max_rows)
-            while True:
-                tokens.append(choose(logits[-1], len(tokens), job.sampling))
-                first_ns = first_ns or monotonic_ns()
-                if tokens[-1] in ends or len(tokens) >= length:
-                    break
-                [logits] = model.forward([Rows(sequence, tokens[-1:], 1)])
-        finally:
-            model.close_sequence(sequence)
-        ended_ns = monotonic_ns()
-        written = tokens[len(prompt_ids) :]
-        return RequestRecord(
-            run_id=block.run_id,
-            id=job.job_id,
-            wire_request_id=0,
-            agent_id=self._config.agent_id,
-            prompt_sha256=hashlib.sha256(job.prompt.encode()).hexdigest(),
-            num_prompt_tokens=len(prompt_ids),
-            token_ids=tuple(written),
-            text=b"".join(map(tokenizer.token_bytes, written)).decode("utf-8", "replace"),
-            finish="end" if written[-1] in ends else "length",
-            num_rounds=0,
-            num_drafted=0,
-            num_accepted=0,
-            num_generated=len(written),
-            started_ns=started_ns,
-            ended_ns=ended_ns,
-            ttft_s=(first_ns - started_ns) / 1e9,
-            tpot_s=(ended_ns - first_ns) / 1e9 / (len(written) - 1) if len(written) > 1 else None,
-            e2e_s=(ended_ns - started_ns) / 1e9,
-            payload_up_bytes=0,
-            payload_down_bytes=0,
-            energy_reason="its joules are those of the window",
-        )
 
     def _model(self) -> LanguageModel:
         """Return a draft model of its own: drafts keep the other's sequences."""

@@ -10,10 +10,8 @@ import asyncio
 import os
 import shlex
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -21,12 +19,13 @@ import msgspec
 import psutil
 import zmq
 
-from multispin.bench.cooperate_agent import LONGEST_LINE, NULL_ENGINE, Answer, Block, Start
+from multispin.bench.by_itself import ByItself, mean_nll, write_by_itself
+from multispin.bench.cooperate_agent import Start
+from multispin.bench.cooperate_protocol import LONGEST_LINE, NULL_ENGINE, AgentPlace, Answer, Block
 from multispin.bench.null_model import DRAFT_PASS, TARGET_PASS, NullModel, NullTokenizer
 from multispin.local_run import RunSettings
 from multispin.supervised import DaemonFailed
 from multispin_agent.config import Config as AgentConfig
-from multispin_agent.drafter import ModelDrafter
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config, Limits
 from multispin_coordinator.control.online import Control, Grant
@@ -37,33 +36,11 @@ from multispin_models.channel import Security
 from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import Loaded, load_side, log_progress
 from multispin_models.language_model import ModelInfo
-from multispin_models.lookup_alone import LookupBatch, LookupUser
 from multispin_models.messages import Hello
-from multispin_models.onnx.quality import score_texts
 from multispin_models.prompts import Job, encode_prompt
 from multispin_models.records import RequestRecord, RoundRecord
 
-__all__ = ["AgentPlace", "Arm", "ByItself", "Served", "Site", "Where"]
-
-NEVER_END: frozenset[int] = frozenset()
-
-
-class AgentPlace(NamedTuple):
-    """Where an agent runs.
-
-    Attributes:
-        agent_id: its name.
-        launch: words before its command, as ("ssh", "box"); then it is another machine's. Empty for this one.
-        python: the interpreter there; null for this one.
-        cpus: cores of this machine; null for all.
-        file: an agent.toml there; null for none.
-    """
-
-    agent_id: str
-    launch: tuple[str, ...] = ()
-    python: str | None = None
-    cpus: tuple[int, ...] | None = None
-    file: str | None = None
+__all__ = ["Arm", "Served", "Site", "Where"]
 
 
 class Where(NamedTuple):
@@ -102,31 +79,6 @@ class Served(NamedTuple):
 
     requests: list[RequestRecord]
     rounds: list[RoundRecord]
-
-
-class ByItself(NamedTuple):
-    """A block that the target wrote by itself.
-
-    Attributes:
-        texts: token ids by job.
-        tokens, seconds: that were drawn while all were being written.
-        tpot_s: of each.
-        prefill_s: of all prompts, one after the other: the first tokens are there then.
-        written_s: after that until a text was complete, by job.
-        rounds, drafted, accepted: of each text.
-        num_prompt_tokens: of each.
-    """
-
-    texts: dict[str, tuple[int, ...]]
-    tokens: int
-    seconds: float
-    tpot_s: list[float]
-    prefill_s: float
-    written_s: dict[str, float]
-    rounds: dict[str, int]
-    drafted: dict[str, int]
-    accepted: dict[str, int]
-    num_prompt_tokens: dict[str, int]
 
 
 class _FixedControl(Control):
@@ -311,56 +263,10 @@ class Site:
 
     async def write(self, arm: Arm, jobs: Sequence[Job]) -> ByItself:
         """Let the target write each job's text, all at once, with drafts that are made on its own core."""
-        return await self._engine.run(partial(self._write, arm, jobs))
+        return await self._engine.run(self._write, arm, jobs)
 
     def _write(self, arm: Arm, jobs: Sequence[Job]) -> ByItself:
-        tokenizer = self._target.tokenizer
-        users = [
-            LookupUser(
-                encode_prompt(tokenizer, job.prompt),
-                job.sampling,
-                job.max_tokens,
-                NEVER_END if job.ignore_end else tokenizer.end_token_ids,
-            )
-            for job in jobs
-        ]
-        drafters = [ModelDrafter(self._draft_model().model, job.sampling) for job in jobs]
-        guesses = [partial(_guess, drafter) for drafter in drafters]
-        batch = LookupBatch(self._target.model, users, num_draft_tokens=arm.length, guesses=guesses)
-        try:
-            begun_s = time.perf_counter()
-            batch.prefill()
-            prefill_s = time.perf_counter() - begun_s
-            for user, drafter in zip(users, drafters, strict=True):
-                _guess(drafter, user.prompt_ids, 1)
-            lengths = [len(text.token_ids) for text in batch.texts]
-            written_s = dict.fromkeys(range(len(jobs)), 0.0)
-            tokens, seconds = 0, 0.0
-            started_s = time.perf_counter()
-            while batch.step():
-                now_s = time.perf_counter() - started_s
-                new = [len(text.token_ids) for text in batch.texts]
-                written_s |= {index: now_s for index, length in enumerate(new) if length > lengths[index]}
-                if all(length > before for length, before in zip(new, lengths, strict=True)):
-                    tokens, seconds = sum(new) - len(new), now_s
-                lengths = new
-        finally:
-            batch.close()
-            for drafter in drafters:
-                drafter.close()
-        named = {job.job_id: text for job, text in zip(jobs, batch.texts, strict=True)}
-        return ByItself(
-            texts={name: tuple(text.token_ids) for name, text in named.items()},
-            tokens=tokens,
-            seconds=seconds,
-            tpot_s=[written_s[i] / (length - 1) for i, length in enumerate(lengths) if length > 1],
-            prefill_s=prefill_s,
-            written_s={job.job_id: written_s[index] for index, job in enumerate(jobs)},
-            rounds={name: len(text.rounds) for name, text in named.items()},
-            drafted={name: sum(each.num_draft_tokens for each in text.rounds) for name, text in named.items()},
-            accepted={name: sum(each.num_accepted for each in text.rounds) for name, text in named.items()},
-            num_prompt_tokens={job.job_id: len(user.prompt_ids) for job, user in zip(jobs, users, strict=True)},
-        )
+        return write_by_itself(self._target, self._draft_model().model, jobs, arm.length)
 
     async def likelihood(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float | None]:
         """Return the mean negative log-likelihood, in nats, of a token of each text under the target.
@@ -368,12 +274,7 @@ class Site:
         Args:
             texts: (prompt, text) in tokens; null is returned for a text without any.
         """
-        return await self._engine.run(self._likelihood, texts)
-
-    def _likelihood(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float | None]:
-        model = self._target.model
-        scores = [score_texts(model, [[*prompt, *text]]).nll[len(prompt) - 1 :] for prompt, text in texts]
-        return [float(each.mean()) if len(each) else None for each in scores]
+        return await self._engine.run(mean_nll, self._target.model, texts)
 
     def encoded(self, prompt: str) -> list[int]:
         """Return a prompt in tokens, as the target is asked."""
@@ -409,12 +310,6 @@ def _load_target(config: Config, max_sequences: int) -> tuple[Loaded, ModelInfo]
         model = NullModel(TARGET_PASS, max_sequences, is_draft=False)
         return Loaded(model, NullTokenizer()), model.info
     return load_target(config, log_progress)
-
-
-def _guess(drafter: ModelDrafter, tokens: Sequence[int], count: int) -> list[int]:
-    if count < 1:
-        return []
-    return [each.token_id for each in drafter.draft(tokens, count, NEVER_END, lambda: False)]
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

@@ -10,8 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from multispin.bench.cooperate_agent import Answer
-from multispin.bench.cooperate_site import AgentPlace
+from multispin.bench.cooperate_protocol import AgentPlace, Answer
 from multispin.local_run import RunSettings
 from multispin_models.channel import Security
 from multispin_models.language_model import ModelInfo
@@ -48,7 +47,7 @@ class ExternalStart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         command: that starts it; null if it runs.
         cpus: of the command; null for all.
         log: file for what the command says.
-        model, key_file, ready_s, ignores_end: as in the arm.
+        model, key_file, ready_s, body, ignores_end: as in the arm.
     """
 
     url: str
@@ -58,6 +57,7 @@ class ExternalStart(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     model: str | None
     key_file: str | None
     ready_s: float
+    body: dict[str, bool | int | float | str]
     ignores_end: bool
 
 
@@ -79,22 +79,25 @@ class Ask(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     Attributes:
         run_id: in its records.
-        kind: "agents" serve; the coordinator alone writes ("single-node"); drafts are the text ("local"); "external".
+        kind: "agents" serve; the coordinator alone writes ("single-node"); drafts are the text ("local"); "external";
+            or nothing is asked, and boxes elsewhere are looked at ("look").
         policy, length: of the control; "core" with L of single-node.
         jobs: user after user, `requests_per_user` each.
         users: served at once.
         due_s: when each job comes, by id; empty for a user's next when its last is done.
         idle_s: asked nothing for so long before.
+        conditions_s: how often agents elsewhere look at their boxes.
     """
 
     run_id: str
-    kind: Literal["agents", "single-node", "local", "external"]
+    kind: Literal["agents", "single-node", "local", "external", "look"]
     policy: str = "price"
     length: int = 0
-    jobs: tuple[Job, ...]
-    users: int
+    jobs: tuple[Job, ...] = ()
+    users: int = 0
     due_s: dict[str, float] = {}
     idle_s: float = 0.0
+    conditions_s: float = 10.0
 
 
 class Window(Struct, frozen=True, forbid_unknown_fields=True):

@@ -31,6 +31,7 @@ class ExternalHeader(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         command: that started it; null if it was there.
         model: as it calls it; "" if it does not.
         model_files: sha256 by file name of what it was given to serve, where the plan names it.
+        body: further keys of every request.
         seed, temperature, top_k, top_p: asked for; a server may know them otherwise.
         text_is_comparable: false: its template, its draws and its numbers are its own.
     """
@@ -45,6 +46,7 @@ class ExternalHeader(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     command: tuple[str, ...] | None
     model: str
     model_files: dict[str, str]
+    body: dict[str, bool | int | float | str] = {}
     seed: int
     temperature: float
     top_k: int

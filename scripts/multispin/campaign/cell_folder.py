@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from multispin.bench.cooperate_agent import Answer
+from multispin.bench.cooperate_protocol import Answer
 from multispin.campaign.asking import Told
 from multispin.campaign.cell_files import CellClock, CellEnergy, ClockBound, ConditionsRow, EnergyWindow, ExternalHeader
 from multispin.campaign.folder import (
@@ -146,10 +146,7 @@ def _rows(cell: Cell, content: CellContent) -> list[_Row]:
 
 def _conditions_elsewhere(content: CellContent) -> list[ConditionsRow]:
     return [
-        conditions_row(record.end, record.conditions)
-        for answer in content.told.answers
-        for record in answer.conditions
-        if record.end.removeprefix("agent:") in content.elsewhere
+        conditions_row(record.end, record.conditions) for answer in content.told.answers for record in answer.conditions
     ]
 
 

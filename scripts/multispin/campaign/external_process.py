@@ -55,6 +55,7 @@ class _Server:
         self._path = parts.path.rstrip("/")
         self._headers = {} if start.key_file is None else authorization(start.key_file)
         self._ignores_end = start.ignores_end
+        self._body = start.body
         self.url = start.url
         self.model = start.model or ""
 
@@ -93,6 +94,7 @@ class _Server:
             "seed": sampling.seed & 0x7FFFFFFF,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **self._body,
         }
         if sampling.top_k:
             asked["top_k"] = sampling.top_k

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from multispin.bench.cooperate_site import AgentPlace
+from multispin.bench.cooperate_protocol import AgentPlace
 from multispin.campaign.asking import Ask, ExternalStart, SiteStart
 from multispin.campaign.folder import Cell
 from multispin.campaign.plan import Arm, Centralised, Cooperation, Device, External, LocalDraft, Plan, SingleNode
@@ -23,7 +23,7 @@ from multispin_models.channel import Security
 from multispin_models.errors import ConfigError
 from multispin_models.settings import load_settings
 
-__all__ = ["ask_of_cell", "open_group", "run_settings", "warm_up_of"]
+__all__ = ["ask_of_cell", "open_group", "run_settings", "security_of", "warm_up_of"]
 
 SITE: Final = "multispin.campaign.site_process"
 EXTERNAL: Final = "multispin.campaign.external_process"
@@ -65,7 +65,7 @@ def open_group(plan: Plan, key: SiteKey, device: Device, folder: Path, plan_fold
             folder=str(folder),
             bind=bind,
             reach=reach,
-            security=_security(plan, plan_folder),
+            security=security_of(plan, plan_folder),
             agents=tuple(AgentPlace(box.name, box.launch, box.python, box.cpus, box.config) for box in device.boxes),
             cpus=plan.models.coordinator_cpus,
         )
@@ -110,6 +110,7 @@ def ask_of_cell(plan: Plan, arm: Arm, cell: Cell, prompts: Prompts, run_id: str)
         users=int(cell.factors["users"]),
         due_s=due_of(plan, cell),
         idle_s=plan.energy.idle_s,
+        conditions_s=plan.energy.conditions_s,
         **_manner(arm, cell),
     )
 
@@ -168,13 +169,19 @@ def _external(arm: External, link: Link, folder: Path) -> Iterator[GroupProcess]
             model=arm.model,
             key_file=arm.key_file,
             ready_s=arm.ready_s,
+            body=arm.body,
             ignores_end=arm.ignores_end,
         )
         with GroupProcess(EXTERNAL, start, folder / "users.log", prefix=reached.prefix) as process:
             yield process
 
 
-def _security(plan: Plan, folder: Path) -> Security:
+def security_of(plan: Plan, folder: Path) -> Security:
+    """Return the coordinator's keys: those of the file that the plan names.
+
+    Raises:
+        ConfigError: the file is not valid.
+    """
     name = plan.models.coordinator_config
     return Security() if name is None else load_settings(CoordinatorConfig, folder / name).security
 

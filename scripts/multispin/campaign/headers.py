@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 import multispin_models
-from multispin.bench.cooperate_agent import NULL_ENGINE
+from multispin.bench.cooperate_protocol import NULL_ENGINE
 from multispin.campaign.asking import Ready, Told
 from multispin.campaign.cell_files import ExternalHeader
 from multispin.campaign.folder import Campaign, Cell, FactorValue
@@ -97,6 +97,7 @@ def header_of(
             command=arm.command,
             model=ready.model,
             model_files={k: v for k, v in model_files.items() if k.startswith(f"{arm.name}: ")},
+            body=arm.body,
             seed=cell.seed,
             temperature=temperature,
             top_k=0,

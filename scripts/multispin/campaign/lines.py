@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from multispin.bench.cooperate_agent import LONGEST_LINE
+from multispin.bench.cooperate_protocol import LONGEST_LINE
 from multispin_models.errors import MultispinError
 from multispin_models.process import exit_with_parent
 

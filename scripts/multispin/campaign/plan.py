@@ -81,7 +81,7 @@ class Models(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         coordinator_cpus: cores of this machine that the coordinator may run on; null for all.
         bind: where agents connect; off loopback `coordinator_config` must name keys.
         reach: where agents elsewhere find it, tcp://HOST:PORT; null where all are on this machine.
-        coordinator_config: a coordinator.toml whose `security` and `notes` are used; null for none.
+        coordinator_config: a coordinator.toml whose `security` is used; null for none.
     """
 
     pair: str = "smollm2-135m"
@@ -197,6 +197,8 @@ class External(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, ta
         model_files: files that it serves, for their sha256.
         key_file: a bearer key, mode 0600; null for none.
         ready_s: longest wait for its first answer.
+        body: further keys of every request, as { cache_prompt = false }: a server that keeps prompts would be asked
+            some of them a second time.
         ignores_end: asks it to write on after its end of text ("ignore_eos" of llama.cpp and vLLM).
     """
 
@@ -208,6 +210,7 @@ class External(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, ta
     model_files: tuple[str, ...] = ()
     key_file: str | None = None
     ready_s: Seconds = 120.0
+    body: dict[str, bool | int | float | str] = {}
     ignores_end: bool = False
 
 
@@ -350,7 +353,9 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         max_prompt_tokens: longer prompts are left out.
         warm_up_requests: for every agent when processes have started; not recorded.
         warm_up_tokens: of each.
-        attempts: of a cell in one call, before the run goes on without it.
+        attempts: of a cell, before the run goes on without it.
+        retry_s: before the second attempt; doubles with each further one, up to five minutes.
+        passes: over the schedule in one call: what had failed at all its attempts is tried anew after all the rest.
         cell_timeout_s: longest time of a cell, after which its processes are ended.
         hypotheses, factors, models, arrivals, limits, energy, stop: see there.
     """
@@ -367,6 +372,8 @@ class Plan(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     warm_up_requests: Annotated[int, Meta(ge=0, le=1000)] = 1
     warm_up_tokens: Annotated[int, Meta(ge=2, le=4096)] = 8
     attempts: Annotated[int, Meta(ge=1, le=100)] = 3
+    retry_s: Seconds = 2.0
+    passes: Annotated[int, Meta(ge=1, le=1000)] = 2
     cell_timeout_s: Annotated[float, Meta(gt=0.0, le=1e6)] = 1800.0
     hypotheses: tuple[Hypothesis, ...] = ()
     factors: Factors = Factors()

@@ -3,6 +3,7 @@
 multispin campaign plan plan.toml                  or a shipped one: loopback-smoke, bench-cores, field-wifi
 multispin campaign plan plan.toml --pilot RUN      times and spreads from an earlier run, not assumed
 multispin campaign plan plan.toml --cells          every cell in its order
+multispin campaign plan --print bench-cores        a shipped plan's text, to begin one's own with
 """
 
 import argparse
@@ -18,12 +19,14 @@ from msgspec import Struct
 from multispin.campaign.figures import figures_of
 from multispin.campaign.folder import CELLS, Schedule, excluded_cells, read_events, read_schedule
 from multispin.campaign.plan import Hypothesis, Plan
+from multispin.campaign.plan_document import plan_document
 from multispin.campaign.plan_file import PlanFile, read_plan
 from multispin.campaign.power import DRAWS, blocks_needed, power
 from multispin.campaign.prompts import Prompts, read_prompts
 from multispin.campaign.schedule import make_schedule
 from multispin.campaign.stopping import differences
 from multispin.progress import terminal_progress
+from multispin_models.errors import ConfigError
 
 __all__ = ["Duration", "TestPower", "add_arguments", "duration_of", "power_of", "run", "schedule_of"]
 
@@ -65,14 +68,24 @@ class TestPower(Struct, frozen=True, kw_only=True):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `multispin campaign plan`."""
-    parser.add_argument("plan", type=Path, metavar="PLAN", help="TOML file, or the name of a shipped example")
+    parser.add_argument("plan", type=Path, nargs="?", metavar="PLAN", help="TOML file, or the name of a shipped one")
     parser.add_argument("--pilot", type=Path, metavar="RUN", help="times and spreads from this run")
     parser.add_argument("--cells", action="store_true", help="print every cell in its order")
+    parser.add_argument("--print", type=Path, metavar="NAME", help="print a shipped plan, to begin one's own with")
+    parser.add_argument("--keys", action="store_true", help="print every key that a plan may have, in Markdown")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print it; return 0."""
+    if args.print:
+        print(read_plan(args.print).text.decode(), end="")
+        return 0
+    if args.keys:
+        print(plan_document(), end="")
+        return 0
+    if args.plan is None:
+        raise ConfigError("a plan is missing: give its file, or the name of a shipped one")
     file = read_plan(args.plan)
     schedule, _ = schedule_of(file)
     duration = duration_of(file.plan, schedule, args.pilot)

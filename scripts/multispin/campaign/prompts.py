@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from multispin.bench.cooperate_agent import NULL_ENGINE
+from multispin.bench.cooperate_protocol import NULL_ENGINE
 from multispin.bench.null_model import NullTokenizer
 from multispin.campaign.folder import Cell
 from multispin.campaign.plan import Plan

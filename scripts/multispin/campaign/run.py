@@ -35,11 +35,12 @@ from multispin.campaign.stopping import stop_reason
 from multispin.campaign.tables import conditions_row, read_conditions_rows
 from multispin.supervised import DaemonFailed
 from multispin_models.clock import wall_time
-from multispin_models.energy.conditions import Conditions, ConditionsLog
+from multispin_models.energy.conditions import Conditions, ConditionsLog, read_temperatures
 
 __all__ = ["Driver", "Outcome", "Watcher"]
 
 MOST_LOG_BYTES = 1 << 18  # of a cell
+LONGEST_RETRY_S = 300.0
 
 
 class Watcher(Protocol):
@@ -97,6 +98,7 @@ class Driver:
         meter: of this machine, running.
         watcher: is told.
         open_processes: as `open_group`, which it is but in tests.
+        sleep: likewise.
     """
 
     def __init__(
@@ -108,7 +110,9 @@ class Driver:
         meter: MachineMeter,
         watcher: Watcher,
         open_processes: OpenProcesses = open_group,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
+        self._sleep = sleep
         self._open_processes = open_processes
         self._plan = file.plan
         self._file = file
@@ -125,17 +129,28 @@ class Driver:
         """Run all cells that are not there; return what came of it."""
         self._note_found()
         stopped = self._was_stopped()
-        blocks = itertools.groupby(self._run.schedule.cells, key=lambda cell: cell.block)
-        for block, cells in blocks:
+        for _ in range(self._plan.passes):
+            self._attempts.clear()
+            stopped = self._pass(stopped)
+            missing = () if stopped else self._missing()
+            if not missing:
+                break
+        return Outcome(len(self._run.done), missing, stopped)
+
+    def _pass(self, stopped: str | None) -> str | None:
+        """Go through the schedule; return why a rule ended it."""
+        for block, cells in itertools.groupby(self._run.schedule.cells, key=lambda cell: cell.block):
             stopped = stopped or self._may_stop(block)
             if stopped:
                 break
             for _, mates in itertools.groupby(cells, key=lambda cell: cell.group):
                 own = [cell for cell in mates if cell.device in self._devices]
                 self._run_group([cell for cell in own if cell.cell_id not in self._run.done])
-        mine = [cell.cell_id for cell in self._run.schedule.cells if cell.device in self._devices]
-        missing = () if stopped else tuple(each for each in mine if each not in self._run.done)
-        return Outcome(len(self._run.done), missing, stopped)
+        return stopped
+
+    def _missing(self) -> tuple[str, ...]:
+        mine = (cell.cell_id for cell in self._run.schedule.cells if cell.device in self._devices)
+        return tuple(each for each in mine if each not in self._run.done)
 
     def seal(self, outcome: Outcome, key_file: Path | None = None) -> None:
         """Note the end, and sign what is there."""
@@ -187,6 +202,8 @@ class Driver:
                 self._watcher.say(f"{failed.cell_id}, attempt {attempt}: {str(failure).splitlines()[0]}")
                 if attempt >= self._plan.attempts:
                     left.pop(0)
+                else:
+                    self._sleep(min(self._plan.retry_s * 2 ** (attempt - 1), LONGEST_RETRY_S))
 
     def _serve_group(self, left: list[Cell]) -> None:
         """Start the processes and serve cells, each taken from the list when it is there."""
@@ -230,7 +247,7 @@ class Driver:
     def _serve(self, process: Asked, key: SiteKey, cell: Cell) -> None:
         plan, journal = self._plan, self._run.journal
         arm = self._arms[cell.arm]
-        self._cool_down(cell)
+        self._cool_down(process, cell)
         journal.note("cell-started", cell.cell_id, attempt=self._attempts[cell.cell_id])
         self._watcher.begin(cell)
         logged = {path: path.stat().st_size for path in self._run.work.iterdir()}
@@ -279,10 +296,22 @@ class Driver:
         )
         self._watcher.done(cell, self.figures(cell.cell_id), seconds)
 
-    def _cool_down(self, cell: Cell) -> None:
+    def _cool_down(self, process: Asked, cell: Cell) -> None:
         limits = self._plan.limits
+        is_elsewhere = any(box.launch for box in self._devices[cell.device].boxes)
+        looks = is_elsewhere and not isinstance(self._arms[cell.arm], External)
+
+        def temperatures() -> dict[str, float | None]:
+            found = read_temperatures()
+            if looks:
+                told = process.ask(Ask(run_id="", kind="look"), self._plan.cell_timeout_s)
+                for record in (each for answer in told.answers for each in answer.conditions):
+                    zones = record.conditions.temperatures_c
+                    found |= {f"{record.end} {zone}": celsius for zone, celsius in zones.items()}
+            return found
+
         if limits.cool_down_s or limits.start_below_c is not None:
-            cooled = cool_down(limits)
+            cooled = cool_down(limits, temperatures)
             self._run.journal.note("cool-down", cell.cell_id, reason=cooled.reason, seconds=cooled.seconds)
             if not cooled.is_cool:
                 self._run.journal.note("limit-passed", cell.cell_id, reason=f"begun warm: {cooled.reason}")

@@ -12,9 +12,12 @@ import signal
 from pathlib import Path
 from types import FrameType
 
-from multispin.bench.cooperate_agent import NULL_ENGINE
+import msgspec
+
+from multispin.bench.cooperate_protocol import NULL_ENGINE
+from multispin.campaign.boxes import box_faults
 from multispin.campaign.folder import CAMPAIGN, CELLS, completed_cells, excluded_cells
-from multispin.campaign.groups import run_settings
+from multispin.campaign.groups import run_settings, security_of
 from multispin.campaign.headers import campaign_of
 from multispin.campaign.live import Live
 from multispin.campaign.meter import MachineMeter
@@ -28,6 +31,7 @@ from multispin.links import parse_link, why_no_namespaces
 from multispin.local_run import prepare_draft
 from multispin.progress import terminal_progress
 from multispin_models.cache import Progress
+from multispin_models.channel import check_endpoint
 from multispin_models.energy import open_meter
 from multispin_models.engines import prepare_side
 from multispin_models.errors import ConfigError
@@ -45,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", action="append", metavar="NAME", help="run its cells alone; may be repeated")
     parser.add_argument("--key", type=Path, metavar="FILE", help="signing key (default: your own)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     parser.add_argument("--dry-run", action="store_true", help="check all that can be checked, start nothing")
 
 
@@ -64,7 +69,10 @@ def run(args: argparse.Namespace) -> int:
             f"{len(left)} of {len(cells)} cells are to be run into {args.out}, the first is "
             f"{left[0].cell_id if left else '-'}; all take about {duration.seconds / 60:.0f} min ({duration.basis})"
         )
-        return 0
+        faults = box_faults(device for device in file.plan.devices if device.name in devices)
+        for name, fault in faults.items():
+            print(f"box {name}: {fault or 'ready'}")
+        return int(any(faults.values()))
     _prepare(file, devices)
     folder = RunFolder(args.out, file, schedule, campaign_of(file, prompts.sha256, devices, terminal_progress()))
     try:
@@ -80,8 +88,11 @@ def run(args: argparse.Namespace) -> int:
             driver.seal(outcome, args.key)
     finally:
         folder.close()
-    print(live.table())
     excluded = excluded_cells(args.out)
+    if args.json:
+        print(msgspec.json.encode({**outcome._asdict(), "excluded": excluded}).decode())
+        return INCOMPLETE if outcome.missing else 0
+    print(live.table())
     print(
         f"{outcome.completed} cells in {args.out / CELLS}, {len(excluded)} of them excluded; "
         f"{f'{len(outcome.missing)} missing' if outcome.missing else outcome.stopped or 'complete'}"
@@ -107,6 +118,8 @@ def _check_machine(file: PlanFile, devices: tuple[str, ...]) -> None:
     opened = open_meter(plan.energy.meter).meter
     if opened is not None:
         opened.close()
+    if not plan.models.bind.endswith(":*") and not all(isinstance(arm, External) for arm in plan.arms):
+        check_endpoint(plan.models.bind, security_of(plan, file.folder))
     own = [device for device in plan.devices if device.name in devices]
     is_here = not any(box.launch for device in own for box in device.boxes)
     has_rate = is_here and any(parse_link(link).bit_per_s is not None for link in plan.factors.link)

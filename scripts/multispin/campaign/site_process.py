@@ -15,8 +15,9 @@ from pathlib import Path
 
 import msgspec
 
-from multispin.bench.cooperate_agent import Block
-from multispin.bench.cooperate_site import Arm, ByItself, Site, Where
+from multispin.bench.by_itself import ByItself
+from multispin.bench.cooperate_protocol import Block
+from multispin.bench.cooperate_site import Arm, Site, Where
 from multispin.campaign.asking import Ask, Ready, SiteStart, Told, Window
 from multispin.campaign.lines import Lines, serve_lines
 from multispin_models.clock import monotonic_ns
@@ -40,10 +41,12 @@ async def _serve(start: SiteStart, lines: Lines) -> None:
 async def _told(site: Site, start: SiteStart, ask: Ask) -> Told:
     if ask.kind == "single-node":
         return await _single_node(site, ask)
+    if ask.kind == "look":
+        return await _look(site, start, ask)
     is_local = ask.kind == "local"
     arm = Arm("fixed", ask.length) if ask.policy == "fixed" else Arm(ask.policy)
     sent_ns = monotonic_ns()
-    answers = await site.ask(arm, _blocks(ask, len(start.agents)))
+    answers = await site.ask(arm, _blocks(ask, start))
     ended_ns = monotonic_ns()
     idle_ns = sent_ns + int(ask.idle_s * 1e9)
     requests = [record for answer in answers.values() for record in answer.requests]
@@ -55,8 +58,18 @@ async def _told(site: Site, start: SiteStart, ask: Ask) -> Told:
     return Told(idle=idle, run=run, answers=tuple(answers.values()), quality_nll=quality)
 
 
-def _blocks(ask: Ask, num_agents: int) -> dict[int, Block]:
+async def _look(site: Site, start: SiteStart, ask: Ask) -> Told:
+    """Have agents elsewhere look at their boxes."""
+    begun_ns = monotonic_ns()
+    places = [index for index, place in enumerate(start.agents) if place.launch]
+    block = Block(jobs=[], conditions_s=ask.conditions_s)
+    answers = await site.ask(Arm("alone"), dict.fromkeys(places, block))
+    return Told(idle=None, run=Window(begun_ns, monotonic_ns()), answers=tuple(answers.values()))
+
+
+def _blocks(ask: Ask, start: SiteStart) -> dict[int, Block]:
     """Return what each agent is to serve: users go round the agents, each with all its requests."""
+    num_agents = len(start.agents)
     each = len(ask.jobs) // ask.users
     jobs: dict[int, list[Job]] = defaultdict(list)
     users: dict[int, int] = defaultdict(int)
@@ -71,6 +84,7 @@ def _blocks(ask: Ask, num_agents: int) -> dict[int, Block]:
             due_s={job.job_id: ask.due_s[job.job_id] for job in own if job.job_id in ask.due_s},
             by_itself=ask.kind == "local",
             idle_s=ask.idle_s,
+            conditions_s=ask.conditions_s if start.agents[index].launch else 0.0,
         )
         for index, own in jobs.items()
     }
