@@ -7,13 +7,14 @@ time on the box's link) and by nothing else, so the truth of every comparison is
 import json
 import math
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
-from multispin.bench.cooperate_agent import Answer
+from multispin.bench.cooperate_protocol import Answer
 from multispin.campaign.asking import Told
 from multispin.campaign.cell_files import EnergyWindow, ExternalHeader
 from multispin.campaign.cell_folder import CellContent, write_cell
@@ -313,7 +314,7 @@ def _conditions(t_ns: int, when: Any) -> Any:
     found = Conditions(
         when=when,
         t_ns=t_ns,
-        wall="2026-11-27T00:00:00Z",
+        wall=(datetime(2026, 11, 27, tzinfo=UTC) + timedelta(microseconds=t_ns // 1000)).isoformat(),
         governors=("performance",),
         frequencies_hz=(2.4e9,),
         max_frequencies_hz=(2.4e9,),

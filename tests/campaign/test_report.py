@@ -19,6 +19,7 @@ from multispin.campaign.report_page import report_page
 from multispin.campaign.report_tables import tables_of
 from multispin.campaign.rules import check_run
 from multispin.campaign.rules.evidence import Thresholds
+from multispin_models.errors import ConfigError
 from tests.campaign.good_run import SPEED, make_run, reseal, some_cell
 from tests.campaign.test_verify import exclude
 from tests.coordinator.page.test_browser import AXE, CHROMIUM, FLAGS, JUDGED, PHONE
@@ -40,6 +41,14 @@ def measured(run: Path) -> Measured:
 @pytest.fixture(scope="module")
 def found(measured: Measured) -> list[EffectRow]:
     return effects(measured)
+
+
+def test_nothing_is_written_into_the_folder_that_is_signed(run: Path) -> None:
+    parser = argparse.ArgumentParser()
+    report_command.add_arguments(parser)
+    for out in (run, run / "report"):
+        with pytest.raises(ConfigError, match="lies in the folder of the run"):
+            report_command.run(parser.parse_args([str(run), "--out", str(out)]))
 
 
 @pytest.fixture(scope="module")

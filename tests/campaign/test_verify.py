@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from multispin.campaign import verify_command
+from multispin.campaign import rules, verify_command
 from multispin.campaign.folder import (
     CAMPAIGN,
     CELLS,
@@ -38,7 +38,7 @@ from tests.campaign.good_run import change_json, make_run, reseal, some_cell
 
 Damage = Callable[[Path], None]
 LIMITS = Thresholds(min_blocks=2)
-DOCUMENT = Path(__file__).parents[2] / "scripts" / "docs" / "campaign-rules.md"
+DOCUMENT = Path(rules.__file__).parents[1] / "docs" / "rules.md"
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
@@ -237,17 +238,17 @@ class _Tables:
         return [(arm, {name: own[name] / own["n"] for name in names}, int(own["n"])) for arm, own in totals.items()]
 
     def thermal(self, counted: dict[str, Cell]) -> list[tuple[str, str, float, float, bool]]:
-        """Return temperatures over time by end; of each end from its first look, on its own clock."""
+        """Return temperatures over wall time by end, which goes on through restarts of a machine."""
         if not self._paths[CONDITIONS]:
             return []
-        rows = self._read(CONDITIONS).filter("temperature_c IS NOT NULL").order("t_ns")
-        first: dict[tuple[str, str], int] = {}
+        rows = self._read(CONDITIONS).filter("temperature_c IS NOT NULL").order("wall")
+        first: dict[tuple[str, str], datetime] = {}
         found = []
-        for device, end, t_ns, celsius, cell_id in rows.project(
-            'device, "end", t_ns, temperature_c, cell_id'
-        ).fetchall():
-            start = first.setdefault((device, end), t_ns)
-            found.append((device, end, (t_ns - start) / 1e9, celsius, cell_id in counted))
+        columns = 'device, "end", wall, temperature_c, cell_id'
+        for device, end, wall, celsius, cell_id in rows.project(columns).fetchall():
+            at = datetime.fromisoformat(wall)
+            start = first.setdefault((device, end), at)
+            found.append((device, end, (at - start).total_seconds(), celsius, cell_id in counted))
         return found
 
     def _read(self, name: str) -> Any:

@@ -1,5 +1,6 @@
 """Make a page of a run: one file of HTML for any browser, its figures as SVG and PNG, its numbers as CSV.
 
+multispin campaign report DIR                   to DIR-report, beside it: nothing is added to a folder that is signed
 multispin campaign report DIR --out OUT
 
 The run is verified first; a run that does not count is reported all the same, and the page says so on top.
@@ -20,7 +21,7 @@ __all__ = ["add_arguments", "run", "write_report"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `multispin campaign report`."""
     parser.add_argument("run_folder", type=Path, metavar="DIR", help="of a run")
-    parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="folder for the page and its files")
+    parser.add_argument("--out", type=Path, metavar="OUT", help="folder for the page and its files; default DIR-report")
     parser.add_argument(
         "--min-blocks", type=int, default=5, metavar="N", help="as of `campaign verify`; default %(default)s"
     )
@@ -30,8 +31,12 @@ def run(args: argparse.Namespace) -> int:
     """Run it; return the exit status."""
     if not args.run_folder.is_dir():
         raise ConfigError(f"{args.run_folder} is no folder: give that of a run")
+    path = args.run_folder.resolve()
+    out = path.with_name(f"{path.name}-report") if args.out is None else args.out.resolve()
+    if out == path or path in out.parents:
+        raise ConfigError(f"--out {args.out} lies in the folder of the run, which is signed: choose another")
     try:
-        written, num_faults = write_report(args.run_folder, args.out, args.min_blocks)
+        written, num_faults = write_report(path, out, args.min_blocks)
     except ImportError as error:
         raise ConfigError(f"what reports need is not installed ({error}): pip install 'multispin[campaign]'") from error
     if num_faults:

@@ -9,7 +9,7 @@ and the quantiles of (mean* - mean) / se* take the place of Student's. From eigh
 Student's (with Satterthwaite's degrees of freedom) is moved out to it. Why: with few blocks the percentile bootstrap
 covers far too seldom; Student's interval does where noise is lopsided; the bootstrap-t does where noise has
 heavy tails and blocks are many, while with few its own quantiles lie farther out. The figures are in
-`scripts/docs/campaign-statistics.md`.
+`docs/statistics.md`.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 12.5 (bootstrap-t) and 6 (the unit to
 resample); Hall, Annals of Statistics 16 (1988), 927 (studentised intervals are second-order correct); Satterthwaite,

@@ -87,7 +87,8 @@ def check_header(run: RunEvidence, found: CellEvidence) -> Iterator[str]:
 def check_models(run: RunEvidence, found: CellEvidence) -> Iterator[str]:
     """Every cell had the models of the campaign, by the hash of the file that was served, and the same software."""
     header, campaign = found.header, run.campaign
-    if header.machine.multispin != campaign.versions.get("multispin"):
+    versions = {each.versions.get("multispin") for each in (campaign, *campaign.merged_from)}
+    if header.machine.multispin not in versions:
         yield f"{HEADER}: multispin {header.machine.multispin}, the campaign {campaign.versions.get('multispin')}"
     if isinstance(header, ExternalHeader):
         for name, sha256 in header.model_files.items():
