@@ -40,6 +40,7 @@ _ROUND_SUMS: Final = {
 _REQUEST_SUMS: Final = {"requests": "count(*)", "generated": "sum(num_generated)::BIGINT"}
 _SOUND: Final = "NOT is_open AND clock_event IS NULL"
 _CELL: Final = "campaign_id, cell_id"
+_BIN: Final = f"CASE WHEN value > 0 THEN floor(ln(value) * {_BINS_PER_E})::INTEGER ELSE {_ZERO_BIN} END"
 Row = dict[str, Any]
 Key = tuple[str, ...]
 
@@ -90,10 +91,8 @@ def summarise(sources: Sequence[str], *, memory: str = "3GB", threads: int | Non
         counted = _Counted(connection, stores, list(places))
         for sums, table in ((_ROUND_SUMS, ROUNDS), (_REQUEST_SUMS, REQUESTS)):
             counted.add_sums(arms, table, sums)
-        for column in PARTS:
-            counted.add_quantiles(arms, ROUNDS, column, f"{_SOUND} AND {column} IS NOT NULL")
-        for column in ("ttft_s", "tpot_s"):
-            counted.add_quantiles(arms, REQUESTS, column, f"{column} IS NOT NULL")
+        counted.add_quantiles(arms, ROUNDS, PARTS, _SOUND)
+        counted.add_quantiles(arms, REQUESTS, ("ttft_s", "tpot_s"), "")
         survival = _survival(counted.lengths(), keys)
     named = [dict(zip(keys, key, strict=True)) | arms[key] | _derived(arms[key]) for key in sorted(arms)]
     rounds = sum(int(row.get("rounds", 0)) for row in arms.values())
@@ -121,25 +120,29 @@ class _Counted:
     def add_sums(self, arms: dict[Key, Row], table: str, sums: dict[str, str]) -> None:
         """Add sums over the rows, and the number of cells, to the rows of their arms."""
         figures = ", ".join(f"{expression} AS {name}" for name, expression in sums.items())
-        for place, *values in self._by_key(table, "", [], figures, ["count(*)", *(f"sum({name})" for name in sums)]):
+        if (source := self._read(table)) is None:
+            return
+        for place, *values in self._by_key(source, [], figures, ["count(*)", *(f"sum({name})" for name in sums)]):
             row = arms[self._keys[place]]
             row |= {name: value for name, value in zip(("cells", *sums), values, strict=True) if value is not None}
 
-    def add_quantiles(self, arms: dict[Key, Row], table: str, column: str, condition: str) -> None:
-        """Add count, mean and quantiles of a column."""
-        position = f"CASE WHEN {column} > 0 THEN floor(ln({column}) * {_BINS_PER_E})::INTEGER ELSE {_ZERO_BIN} END"
-        histograms: dict[Key, list[tuple[int, int]]] = defaultdict(list)
-        totals: dict[Key, list[float]] = defaultdict(list)
-        counted = self._by_key(
-            table, condition, [(position, "bin")], f"count(*) AS n, sum({column}) AS total", ["sum(n)", "sum(total)"]
-        )
-        for place, number, n, total in counted:
-            histograms[self._keys[place]].append((number, int(n)))
-            totals[self._keys[place]].append(total)
-        name = column.removesuffix("_s")
-        for key, histogram in histograms.items():
-            n = sum(count for _, count in histogram)
-            arms[key] |= {f"{name}_n": n, f"{name}_s_mean": math.fsum(totals[key]) / n}
+    def add_quantiles(self, arms: dict[Key, Row], table: str, columns: Sequence[str], condition: str) -> None:
+        """Add count, mean and quantiles of some columns, which are read once."""
+        names = ", ".join(columns)
+        long = f"SELECT * FROM (UNPIVOT wide ON {names} INTO NAME part VALUE value)"  # noqa: S608 - names are ours
+        histograms: dict[tuple[Key, str], list[tuple[int, int]]] = defaultdict(list)
+        totals: dict[tuple[Key, str], list[float]] = defaultdict(list)
+        if (source := self._read(table, condition)) is None:
+            return
+        source = source.project(f"{_CELL}, {names}").query("wide", long)
+        groups = [("part", "part"), (_BIN, "bin")]
+        figures = "count(*) AS n, sum(value) AS total"
+        for place, part, number, n, total in self._by_key(source, groups, figures, ["sum(n)", "sum(total)"]):
+            histograms[self._keys[place], part].append((number, int(n)))
+            totals[self._keys[place], part].append(total)
+        for (key, part), histogram in histograms.items():
+            name, n = part.removesuffix("_s"), sum(count for _, count in histogram)
+            arms[key] |= {f"{name}_n": n, f"{name}_s_mean": math.fsum(totals[key, part]) / n}
             arms[key] |= {
                 f"{name}_s_p{100 * share:g}": value
                 for share, value in zip(QUANTILES, quantiles(histogram), strict=True)
@@ -148,24 +151,26 @@ class _Counted:
     def lengths(self) -> dict[Key, list[tuple[int, int, int]]]:
         """Return (drafted, accepted, rounds) by key."""
         found: dict[Key, list[tuple[int, int, int]]] = defaultdict(list)
-        lengths = [("num_draft_tokens", "drafted"), ("num_accepted", "accepted")]
-        for place, drafted, accepted, n in self._by_key(
-            ROUNDS, "num_draft_tokens > 0", lengths, "count(*) AS n", ["sum(n)"]
-        ):
+        if (source := self._read(ROUNDS, "num_draft_tokens > 0")) is None:
+            return found
+        groups = [("num_draft_tokens", "drafted"), ("num_accepted", "accepted")]
+        for place, drafted, accepted, n in self._by_key(source, groups, "count(*) AS n", ["sum(n)"]):
             found[self._keys[place]].append((drafted, accepted, int(n)))
         return found
 
+    def _read(self, table: str, condition: str = "") -> Any | None:
+        """Return the rows of all tables of a name; null if there is none."""
+        if not self._paths[table]:
+            return None
+        source = self._connection.read_parquet(self._paths[table], union_by_name=True)
+        return source.filter(condition) if condition else source
+
     def _by_key(
-        self, table: str, condition: str, groups: Sequence[tuple[str, str]], figures: str, again: Sequence[str]
+        self, source: Any, groups: Sequence[tuple[str, str]], figures: str, again: Sequence[str]
     ) -> list[tuple[Any, ...]]:
         """Return (place, groups..., figures...): first by cell, where the rows are many, then by key."""
-        if not self._paths[table]:
-            return []
         names = "".join(f", {name}" for _, name in groups)
         chosen = "".join(f", {expression} AS {name}" for expression, name in groups)
-        source = self._connection.read_parquet(self._paths[table], union_by_name=True)
-        if condition:
-            source = source.filter(condition)
         by_cell = source.aggregate(f"{_CELL}{chosen}, {figures}", f"{_CELL}{names}")
         by_key = by_cell.join(self._connection.table("keys"), _CELL.replace(" ", ""))
         rows: list[tuple[Any, ...]] = by_key.aggregate(f"place{names}, {', '.join(again)}", f"place{names}").fetchall()

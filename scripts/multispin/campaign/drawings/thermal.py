@@ -27,8 +27,8 @@ def thermal(run: Measured) -> Drawing:
         return Drawing("thermal", title, "No machine told a temperature.", "", table)
     limit = run.plan.limits.max_temperature_c
     caption = (
-        f"Hottest zone at every look, n = {whole([len(own) for own in traces.values()])} looks a machine; wall time from "
-        "each machine's first look. Crosses: looks in cells that do not count."
+        f"Hottest zone at every look, n = {whole([len(own) for own in traces.values()])} looks a machine; wall time "
+        "from each machine's first look. Crosses: looks in cells that do not count."
     )
     if limit is not None:
         caption += f" The plan's limit is {limit:g} °C."
