@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 
 from multispin.campaign.drawings.drawing import energy_words
 from multispin.campaign.effects import ALL, EffectRow, judged_arms, rival_arms
-from multispin.campaign.measured import METRICS, Measured
+from multispin.campaign.measured import Measured
+from multispin.campaign.metrics import METRICS
 from multispin.campaign.plan import Cooperation, LocalDraft
 
 __all__ = ["Section", "conclusions", "effect_words"]
@@ -99,7 +100,8 @@ def _in_short(run: Measured, found: Sequence[EffectRow]) -> Iterator[str]:
         if by_arm:
             yield (
                 f"{metric.title}: of {len(by_arm)} settings, in {len(won)} some cooperating arm beats every rival; in "
-                f"{len(lost)} every cooperating arm loses to some rival{_listed(lost)}; the others are undecided."
+                f"{len(lost)} every cooperating arm loses to some rival{_listed(lost)}; in "
+                f"{len(by_arm) - len(won) - len(lost)} neither is shown."
             )
 
 

@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from multispin.campaign.measured import METRICS, CellFigures, Measured, Metric
+from multispin.campaign.measured import CellFigures, Measured
+from multispin.campaign.metrics import METRICS, Metric
 from multispin.campaign.plan import Centralised, Cooperation, External, LocalDraft, SingleNode
 from multispin.campaign.statistics import Effect, Scale, block_differences, holm, mean_effect
 

@@ -23,7 +23,7 @@ body{margin:0 auto;max-width:60rem;padding:1rem;background:var(--ground);color:v
 font:1rem/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.6rem;line-height:1.2}h2{font-size:1.25rem;margin-top:2.2rem}h3{font-size:1.05rem}
 figure{margin:1.5rem 0;padding:.8rem;background:var(--card);border:1px solid var(--line);border-radius:.4rem}
-figure img{display:block;width:100%;height:auto}
+figure img{display:block;width:100%;min-width:34rem;height:auto}
 figcaption{font-size:.9rem;color:var(--faint);margin-top:.5rem}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}
@@ -105,7 +105,8 @@ def _figure(drawing: Drawing) -> Iterator[str]:
         yield f"<p>{escape(drawing.caption)}</p>"
         return
     picture = base64.b64encode(drawing.svg).decode()
-    yield f'<figure><img alt="{escape(drawing.alternative)}" src="data:image/svg+xml;base64,{picture}">'
+    yield f'<figure><div class="scroll" tabindex="0" role="region" aria-label="Picture: {escape(drawing.title)}">'
+    yield f'<img alt="{escape(drawing.alternative)}" src="data:image/svg+xml;base64,{picture}"></div>'
     yield f"<figcaption>{escape(drawing.caption)}</figcaption>"
     yield from _details(f"Numbers of: {drawing.title}", drawing.table)
     yield "</figure>"

@@ -15,7 +15,8 @@ from multispin.campaign.drawings import (
 )
 from multispin.campaign.drawings.forest import effect_table
 from multispin.campaign.effects import ALL, EffectRow
-from multispin.campaign.measured import METRICS, CellFigures, Measured
+from multispin.campaign.measured import CellFigures, Measured
+from multispin.campaign.metrics import METRICS
 from multispin.campaign.rules.checking import Verdict
 
 __all__ = ["drawings_of", "tables_of"]

@@ -6,7 +6,8 @@ from typing import Any
 
 from multispin.campaign.drawings.drawing import Drawing, Table, energy_words, look_of, whole
 from multispin.campaign.drawings.style import legend, new_figure, render
-from multispin.campaign.measured import Measured, Metric
+from multispin.campaign.measured import Measured
+from multispin.campaign.metrics import Metric
 
 __all__ = ["by_setting"]
 
