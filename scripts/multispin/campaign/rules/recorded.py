@@ -46,7 +46,7 @@ def check_records_fit(run: RunEvidence, found: CellEvidence) -> Iterator[str]:
 def check_figures(run: RunEvidence, found: CellEvidence) -> Iterator[str]:
     """A request's own figures follow from each other: times from instants, tokens from lengths, accepted from drafted.
 
-    No figure is negative or not finite, and none took longer than its user waited.
+    No figure is negative or not finite.
     """
     for request in found.requests:
         for fault in _request_faults(request):
