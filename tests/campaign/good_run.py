@@ -50,10 +50,7 @@ idle_s = 2.0
 [limits]
 max_temperature_c = 80.0
 
-[[devices]]
-name = "bench"
-copies = 2
-
+{devices}
 [[arms]]
 name = "target alone"
 kind = "centralised"
@@ -95,15 +92,14 @@ def make_run(
     blocks: int = 5,
     users: tuple[int, ...] = (1,),
     links: tuple[str, ...] = ("none",),
+    devices: tuple[str, ...] = ("bench",),
     label: str = "measured",
     speed: Mapping[str, float] = SPEED,
 ) -> Path:
     """Write a whole run, sealed; return its folder."""
     path.mkdir(parents=True)
     (path / CELLS).mkdir()
-    (path / PLAN).write_text(
-        PLAN_TEXT.format(blocks=blocks, users=list(users), links=json.dumps(links)), encoding="utf-8"
-    )
+    (path / PLAN).write_text(_plan_text(blocks, users, links, devices), encoding="utf-8")
     file = read_plan(path / PLAN)
     schedule = make_schedule(file.plan, file.sha256, {"all": [f"p{number}" for number in range(40)]})
     (path / SCHEDULE).write_bytes(msgspec.json.encode(schedule))
@@ -122,6 +118,11 @@ def make_run(
     journal.close()
     reseal(path)
     return path
+
+
+def _plan_text(blocks: int, users: tuple[int, ...], links: tuple[str, ...], devices: tuple[str, ...]) -> str:
+    boxes = "".join(f'[[devices]]\nname = "{name}"\ncopies = 2\n' for name in devices)
+    return PLAN_TEXT.format(blocks=blocks, users=list(users), links=json.dumps(links), devices=boxes)
 
 
 def reseal(path: Path) -> None:
@@ -143,7 +144,7 @@ def _campaign(file: PlanFile) -> Campaign:
         target=model("target"),
         draft=model("draft"),
         configuration=msgspec.to_builtins(file.plan),
-        devices=("bench",),
+        devices=tuple(device.name for device in file.plan.devices),
     )
 
 

@@ -12,9 +12,11 @@ import pytest
 
 from multispin.campaign import report_command
 from multispin.campaign.conclusions import Section, conclusions
+from multispin.campaign.drawings import by_setting, crossover
 from multispin.campaign.drawings.drawing import energy_words
 from multispin.campaign.effects import ALL, EffectRow, effects
 from multispin.campaign.measured import Measured, measure
+from multispin.campaign.metrics import METRICS
 from multispin.campaign.report_page import report_page
 from multispin.campaign.report_tables import tables_of
 from multispin.campaign.rules import check_run
@@ -117,6 +119,20 @@ def test_no_conclusion_rests_on_joules_that_no_sensor_saw(measured: Measured, fo
     assert "nothing is concluded about joules" in said(told, "Energy")
     for title in ("Where cooperation wins", "Where cooperation loses", "In short"):
         assert "Energy" not in said(told, title)
+
+
+def test_several_devices_are_strata_and_each_is_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", blocks=4, devices=("bench", "field"))
+    assert {fault.rule for fault in check_run(run, Thresholds(min_blocks=4)).faults} == set()
+    measured = measure(run)
+    found = effects(measured)
+    effect = overall(found, "price", "target alone", "tpot_s").effect
+    assert (effect.num_blocks, effect.num_devices) == (8, 2)
+    own = [row for row in found if (row.arm, row.rival, row.metric.name) == ("price", "target alone", "tpot_s")]
+    by_device = {row.device: row.effect.reason for row in own if row.device}
+    assert by_device == dict.fromkeys(("bench", "field"), "4 device-blocks, 5 are needed")
+    assert by_setting(measured, METRICS[1]).table.rows[0][-1] == 8
+    assert crossover(measured, found).svg == b"", "nothing varies"
 
 
 def test_arms_that_do_not_differ_give_no_winner(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ __all__ = ["COLOURS", "INK", "MARKERS", "STYLES", "legend", "new_figure", "rende
 
 INK: Final = "#0a0b0c"  # stands for the page's own in an SVG, and is near black in a PNG
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
-MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "*")  # one more than colours, so pairs do not repeat
 STYLES: Final = ("-", "--", "-.", ":")
 _WIDTH_IN: Final = 7.2
 _SETTINGS: Final = {
