@@ -12,7 +12,7 @@ import pytest
 
 from multispin.campaign import report_command
 from multispin.campaign.conclusions import Section, conclusions
-from multispin.campaign.drawings import by_setting, crossover
+from multispin.campaign.drawings import by_setting, crossover, pareto
 from multispin.campaign.drawings.drawing import energy_words
 from multispin.campaign.effects import ALL, EffectRow, effects
 from multispin.campaign.measured import Measured, measure
@@ -191,6 +191,21 @@ def test_what_was_left_out_is_told_and_a_run_that_does_not_count_says_so(run: Pa
     text = report_page(measured, [], [], [(title, table)], verdict)
     assert "This run does not count: 1 fault" in text
     assert f"<td>{cell.cell_id}</td><td>excluded</td><td>it throttled &lt;b&gt;</td>" in text
+
+
+def test_joules_of_different_labels_are_never_drawn_or_compared_together(measured: Measured) -> None:
+    import msgspec  # noqa: PLC0415
+
+    cells = [
+        msgspec.structs.replace(each, energy_label="measured" if each.cell.arm == "price" else "modelled")
+        for each in measured.cells
+    ]
+    mixed = measured._replace(cells=cells)
+    for drawing in (by_setting(mixed, METRICS[4]), pareto(mixed)):
+        assert drawing.svg == b""
+        assert "different labels are not drawn together" in drawing.caption
+    rows = [row for row in effects(mixed) if row.metric.name == "energy_j_per_token" and row.arm == "price"]
+    assert rows == []
 
 
 def test_a_run_without_joules_says_why(measured: Measured) -> None:

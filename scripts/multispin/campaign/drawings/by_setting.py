@@ -41,6 +41,8 @@ def by_setting(run: Measured, metric: Metric) -> Drawing:
         ],
     )
     name = metric.name.removesuffix("_per_s").removesuffix("_s")
+    if is_energy and len({each.energy_label for each in run.cells} - {None}) > 1:
+        return Drawing(name, title, f"Joules of different labels are not drawn together. {sentence}", "", table)
     if not figures:
         return Drawing(name, title, f"Nothing to draw. {sentence if is_energy else ''}", "", table)
     svg, png = render(_draw(run, metric, figures, places, panels, x_factor, panel_factor, label if is_energy else ""))
