@@ -179,6 +179,11 @@ def the_configuration_is_another(path: Path) -> None:
     change_json(path / CAMPAIGN, configuration=values["configuration"] | {"requests_per_user": 7})
 
 
+def the_configuration_has_an_unknown_setting(path: Path) -> None:
+    values = json.loads((path / CAMPAIGN).read_text())
+    change_json(path / CAMPAIGN, configuration=values["configuration"] | {"lucky": True})
+
+
 def a_cell_ran_another_policy(path: Path) -> None:
     change_json(cell_of(path) / HEADER, policy="fixed")
 
@@ -376,6 +381,7 @@ SEALED: list[tuple[Damage, int]] = [
     (a_schedule_was_arranged, 201),
     (texts_are_never_compared, 305),
     (the_configuration_is_another, 203),
+    (the_configuration_has_an_unknown_setting, 203),
     (a_cell_is_excluded_without_a_reason, 202),
     (too_much_was_left_out, 602),
 ]
@@ -456,6 +462,15 @@ def test_limits_can_be_set(good: Path) -> None:
     assert {fault.rule for fault in check_run(good, Thresholds()).faults} == {601, 603}
     [fault] = check_run(good, Thresholds(min_blocks=2, public_key="0" * 64)).faults
     assert fault.rule == 103
+
+
+def test_a_run_of_an_earlier_version_that_had_fewer_settings_passes(good: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(good, tmp_path / "run")
+    configuration = json.loads((path / CAMPAIGN).read_text())["configuration"]
+    del configuration["passes"]
+    change_json(path / CAMPAIGN, configuration=configuration)
+    reseal(path)
+    assert check_run(path, LIMITS).faults == ()
 
 
 def test_an_excluded_cell_is_not_looked_at_and_an_empty_folder_fails(good: Path, tmp_path: Path) -> None:
