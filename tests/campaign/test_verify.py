@@ -197,6 +197,11 @@ def a_cell_had_another_target(path: Path) -> None:
     change_json(cell_of(path) / HEADER, target=values["target"] | {"fingerprint": "0" * 64})
 
 
+def a_cell_had_another_engine(path: Path) -> None:
+    values = json.loads((cell_of(path) / HEADER).read_text())
+    change_json(cell_of(path) / HEADER, target=values["target"] | {"engine_version": "2"})
+
+
 def a_cell_had_another_version(path: Path) -> None:
     values = json.loads((cell_of(path) / HEADER).read_text())
     change_json(cell_of(path) / HEADER, machine=values["machine"] | {"multispin": "0.0.9"})
@@ -390,6 +395,7 @@ FORGED: list[tuple[Damage, int]] = [
     (a_cell_ran_another_temperature, 204),
     (a_cell_had_another_target, 205),
     (a_cell_had_another_version, 205),
+    (a_cell_had_another_engine, 205),
     (a_cells_tables_are_anothers, 206),
     (a_column_is_missing, 106),
     (a_prompt_was_left_out, 301),

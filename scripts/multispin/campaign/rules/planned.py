@@ -94,10 +94,12 @@ def check_models(run: RunEvidence, found: CellEvidence) -> Iterator[str]:
             if campaign.model_files.get(name) != sha256:
                 yield f"{HEADER}: {name} has another hash than in the campaign"
         return
-    if campaign.target is not None and header.target.fingerprint != campaign.target.fingerprint:
-        yield f"{HEADER}: the target is {header.target.fingerprint[:16]}..., not the campaign's"
-    if campaign.target is not None and header.target.recipe != campaign.target.recipe:
-        yield f"{HEADER}: the target is served as {header.target.recipe}, in the campaign as {campaign.target.recipe}"
+    parts = (campaign, *campaign.merged_from)
+    targets = [each.target for each in parts if each.target is not None]
+    for name in ("fingerprint", "recipe", "engine", "engine_version"):
+        own = getattr(header.target, name)
+        if targets and own not in {getattr(target, name) for target in targets}:
+            yield f"{HEADER}: the target's {name} is {own[:40]}, the campaign's {getattr(targets[0], name)[:40]}"
     if header.target.vocabulary_hash != header.draft.vocabulary_hash:
         yield f"{HEADER}: target and draft have different vocabularies"
 

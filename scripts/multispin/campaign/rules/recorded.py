@@ -81,10 +81,11 @@ def check_texts(run: RunEvidence, notes: Sequence[CellNote]) -> Iterator[str]:
     """The text of a prompt is the same in every arm, link and number of users that asked it with the same draws.
 
     The target's text is what is served: an arm that changes it has not computed the same thing, whatever its speed.
-    Left out are arms whose text is not the target's (the draft alone, external servers) and, at a temperature above 0,
-    cells verified by rejection, whose draws are others. (MLPerf: accuracy is checked on the run that gives the figure.)
+    Compared are coordinators of one kind of processor and engine: kernels of others round otherwise. Left out are arms
+    whose text is not the target's (the draft alone, external servers) and, at a temperature above 0, cells
+    verified by rejection, whose draws are others. (MLPerf: accuracy is checked on the run that gives the figure.)
     """
-    first: dict[tuple[str, str], tuple[Cell, tuple[int, ...]]] = {}
+    first: dict[tuple[str, ...], tuple[Cell, tuple[int, ...]]] = {}
     faults: dict[tuple[str, str], list[str]] = defaultdict(list)
     for note in notes:
         if isinstance(note.header, ExternalHeader) or not _is_coupled(note):
@@ -93,7 +94,8 @@ def check_texts(run: RunEvidence, notes: Sequence[CellNote]) -> Iterator[str]:
             if not token_ids:
                 yield f"{note.cell.cell_id}: the text of {prompt!r} was not recorded, so it cannot be compared"
                 continue
-            other, expected = first.setdefault((note.cell.text_key, prompt), (note.cell, token_ids))
+            kernels = note.header.machine.cpu_model, note.header.target.engine_version
+            other, expected = first.setdefault((note.cell.text_key, prompt, *kernels), (note.cell, token_ids))
             if token_ids != expected:
                 same = next((i for i, (a, b) in enumerate(zip(token_ids, expected, strict=False)) if a != b), None)
                 where = f"from token {same} on" if same is not None else "in length"
