@@ -53,6 +53,8 @@ from multispin_models.settings import load_settings
 
 __all__ = ["Start", "main"]
 
+END_S: Final = 5.0  # to close, when nobody asks any more
+
 
 class Start(Struct, frozen=True, forbid_unknown_fields=True):
     """What the agent is.
@@ -254,8 +256,8 @@ async def _read(start: Start) -> None:
         for line in sys.stdin.buffer:
             loop.call_soon_threadsafe(lines.put_nowait, line)
         loop.call_soon_threadsafe(lines.put_nowait, b"")
-        ended.wait(END_S)
-        os._exit(1)  # still at work for somebody who has gone
+        if not ended.wait(END_S):
+            os._exit(1)  # still at work for somebody who has gone
 
     ended = threading.Event()
     threading.Thread(target=read, name="input", daemon=True).start()
@@ -263,9 +265,6 @@ async def _read(start: Start) -> None:
         await _run(start, lines)
     finally:
         ended.set()
-
-
-END_S: Final = 5.0
 
 
 def main(arguments: list[str]) -> int:
