@@ -12,7 +12,7 @@ import pytest
 
 from multispin.campaign import report_command
 from multispin.campaign.conclusions import Section, conclusions
-from multispin.campaign.drawings import by_setting, crossover, pareto
+from multispin.campaign.drawings import by_setting, crossover, pareto, round_parts
 from multispin.campaign.drawings.drawing import energy_words
 from multispin.campaign.effects import ALL, EffectRow, effects
 from multispin.campaign.measured import Measured, measure
@@ -101,6 +101,17 @@ def test_each_setting_is_compared_with_the_rivals_cell_of_its_levels(found: list
     rows = [row for row in found if (row.arm, row.rival, row.metric.name) == ("price", "single node", "tpot_s")]
     assert {row.setting for row in rows} == {ALL, "users 1", "users 2"}
     assert all(row.effect.num_blocks == 5 for row in rows)
+
+
+def test_parts_of_a_round_are_told_by_round_and_by_token(measured: Measured) -> None:
+    table = round_parts(measured).table
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert [row["arm"] for row in rows] == ["price", "fixed"]
+    for row in rows:
+        assert row["sum, ms"] == pytest.approx(
+            sum(row[f"{name}, ms"] for name in ("draft", "verify", "uplink")) + 6.5, 1e-3
+        )
+        assert row["sum, ms a token"] == pytest.approx(row["sum, ms"] / row["tokens a round"])
 
 
 def test_conclusions_say_where_cooperation_wins_and_where_it_loses(measured: Measured, found: list[EffectRow]) -> None:

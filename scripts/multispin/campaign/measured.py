@@ -74,7 +74,7 @@ class Measured(NamedTuple):
     Attributes:
         cells: that count, in their order.
         survival: (arm, task, position, drafts that long, share of them accepted up to there).
-        parts: (arm, seconds by part of a round, mean over its rounds, rounds).
+        parts: (arm, seconds by part of a round, mean over its rounds; tokens a round; rounds).
         thermal: (device, end, seconds since the run's first look, °C, cell counts).
         excluded: reason by cell.
         missing: cells that were scheduled and are not there.
@@ -86,7 +86,7 @@ class Measured(NamedTuple):
     arms: dict[str, Arm]
     cells: list[CellFigures]
     survival: list[tuple[str, str, int, int, float]]
-    parts: list[tuple[str, dict[str, float], int]]
+    parts: list[tuple[str, dict[str, float], float, int]]
     thermal: list[tuple[str, str, float, float, bool]]
     excluded: dict[str, str]
     missing: list[str]
@@ -190,22 +190,29 @@ class _Tables:
                 found.append((arm, task, position, n, survived / n))
         return found
 
-    def parts(self, counted: dict[str, Cell]) -> list[tuple[str, dict[str, float], int]]:
+    def parts(self, counted: dict[str, Cell]) -> list[tuple[str, dict[str, float], float, int]]:
         """Return where the time of a round goes, by arm, without rounds whose clocks jumped or are not known."""
         names = [name for name in PARTS if name != "round_s"]
         known = " AND ".join(f"{name} IS NOT NULL" for name in names)
         rows = self._rows(
             ROUNDS,
             f"NOT is_open AND clock_event IS NULL AND {known}",
-            {"n": "count(*)", **{name: f"sum({name})" for name in names}},
+            {
+                "n": "count(*)",
+                "tokens": "sum(num_accepted) + count(next_token_id)",
+                **{name: f"sum({name})" for name in names},
+            },
             ["cell_id"],
         )
         totals: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         for row in rows:
             if row["cell_id"] in counted:
-                for name in ("n", *names):
+                for name in ("n", "tokens", *names):
                     totals[counted[row["cell_id"]].arm][name] += row[name]
-        return [(arm, {name: own[name] / own["n"] for name in names}, int(own["n"])) for arm, own in totals.items()]
+        return [
+            (arm, {name: own[name] / own["n"] for name in names}, own["tokens"] / own["n"], int(own["n"]))
+            for arm, own in totals.items()
+        ]
 
     def thermal(self, counted: dict[str, Cell]) -> list[tuple[str, str, float, float, bool]]:
         """Return temperatures over wall time by end, which goes on through restarts of a machine."""

@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-__all__ = ["METRICS", "Metric"]
+__all__ = ["METRICS", "WAITED", "Metric"]
 
 
 class Metric(NamedTuple):
@@ -33,3 +33,6 @@ METRICS: Final = (
     Metric("energy_j_per_token", "Energy", "J/token"),
     Metric("backhaul_bytes_per_token", "Backhaul payload, both ways", "B/token", is_ratio=False),
 )
+
+WAITED: Final = Metric("waited_s", "Wait of a request until it was begun", "ms", 1e3, is_ratio=False)
+"""Where requests come by themselves; not in `METRICS`: together they come when they are begun."""

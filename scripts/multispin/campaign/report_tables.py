@@ -16,7 +16,7 @@ from multispin.campaign.drawings import (
 from multispin.campaign.drawings.forest import effect_table
 from multispin.campaign.effects import ALL, EffectRow
 from multispin.campaign.measured import CellFigures, Measured
-from multispin.campaign.metrics import METRICS
+from multispin.campaign.metrics import METRICS, WAITED
 from multispin.campaign.rules.checking import Verdict
 
 __all__ = ["drawings_of", "tables_of"]
@@ -28,6 +28,7 @@ def drawings_of(run: Measured, found: list[EffectRow]) -> list[Drawing]:
         forest(run, found),
         crossover(run, found),
         *(by_setting(run, metric) for metric in METRICS),
+        *([by_setting(run, WAITED)] if run.plan.arrivals.spacing == "poisson" else []),
         pareto(run),
         round_parts(run),
         acceptance(run),
