@@ -15,7 +15,7 @@ import pytest
 from multispin.bench.cooperate_protocol import AgentPlace
 from multispin.campaign.asking import Ask, ExternalStart, SiteStart
 from multispin.campaign.groups import EXTERNAL, SITE
-from multispin.campaign.processes import GroupProcess
+from multispin.campaign.processes import GroupProcess, StartFailed
 from multispin.local_run import RunSettings
 from multispin.supervised import DaemonFailed
 from multispin_models.channel import Security
@@ -113,6 +113,7 @@ def test_the_death_of_an_agent_ends_the_site_and_all_that_it_started(tmp_path: P
         with pytest.raises(DaemonFailed, match="agent a said b''"):
             process.ask(Ask(run_id="r", kind="agents", policy="alone", jobs=JOBS[:1], users=1), WITHIN_S)
     assert psutil.wait_procs(agents, timeout=10)[1] == []
+    assert "Fatal" not in (tmp_path / "site.log").read_text()  # a thread waited for more input
 
 
 def test_a_site_that_cannot_start_says_why(tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_a_site_that_cannot_start_says_why(tmp_path: Path) -> None:
         agents=(AgentPlace("a"),),
         cpus=None,
     )
-    with pytest.raises(DaemonFailed, match=r"ended before it was ready:(.|\n)*nul"):
+    with pytest.raises(StartFailed, match=r"ended before it was ready:(.|\n)*nul"):
         GroupProcess(SITE, start, tmp_path / "site.log")
 
 

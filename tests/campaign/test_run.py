@@ -212,6 +212,20 @@ def test_a_cell_that_failed_is_tried_anew_after_all_the_rest_and_waits_get_longe
 
 
 @pytest.mark.usefixtures("signing_key")
+def test_processes_that_do_not_start_are_not_tried_for_every_cell(
+    plan_file: PlanFile, tmp_path: Path, toys: Any
+) -> None:
+    toys.no_starts = {1, 2}
+    out = tmp_path / "run"
+    outcome = run(plan_file, out, toys)
+    assert (outcome.completed, len(outcome.missing)) == (6, 6)  # the second block's group started
+    assert len(toys.keys) == 3
+    failed = [event for event in read_events(out) if event.event == "cell-failed"]
+    assert [event.attempt for event in failed] == [1, 2]
+    assert run(plan_file, out, toys).missing == ()
+
+
+@pytest.mark.usefixtures("signing_key")
 def test_a_folder_is_gone_on_with_only_by_its_own_plan_and_by_one_driver(
     plan_file: PlanFile, tmp_path: Path, toys: Any
 ) -> None:

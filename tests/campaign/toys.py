@@ -7,6 +7,7 @@ from pathlib import Path
 from multispin.bench.cooperate_protocol import Answer
 from multispin.campaign.asking import Ask, Ready, Told, Window
 from multispin.campaign.plan import Device, Plan
+from multispin.campaign.processes import StartFailed
 from multispin.campaign.schedule import SiteKey
 from multispin.supervised import DaemonFailed
 from multispin_models.language_model import ModelInfo
@@ -167,16 +168,20 @@ class Toys:
         deaths: as in ToyProcess.
         asked: all that was asked.
         keys: of the groups that were opened.
+        no_starts: numbers of openings that fail, counted from 1.
     """
 
     def __init__(self) -> None:
         self.deaths: set[int] = set()
         self.asked: list[Ask] = []
         self.keys: list[SiteKey] = []
+        self.no_starts: set[int] = set()
 
     @contextmanager
     def __call__(
         self, plan: Plan, key: SiteKey, device: Device, folder: Path, plan_folder: Path
     ) -> Iterator[ToyProcess]:
         self.keys.append(key)
+        if len(self.keys) in self.no_starts:
+            raise StartFailed("it did not start:\nlog\nwhy")
         yield ToyProcess(self.deaths, self.asked)

@@ -22,7 +22,7 @@ import msgspec
 import zmq
 from msgspec import Struct
 
-from multispin.bench.cooperate_protocol import NULL_ENGINE, Answer, Block
+from multispin.bench.cooperate_protocol import NULL_ENGINE, Answer, Block, input_lines
 from multispin.bench.draft_alone import write_alone
 from multispin.bench.null_model import DRAFT_PASS, NullModel, NullTokenizer
 from multispin_agent.attribution import BoxEnergy
@@ -253,7 +253,7 @@ async def _read(start: Start) -> None:
     lines: asyncio.Queue[bytes] = asyncio.Queue()
 
     def read() -> None:
-        for line in sys.stdin.buffer:
+        for line in input_lines():
             loop.call_soon_threadsafe(lines.put_nowait, line)
         loop.call_soon_threadsafe(lines.put_nowait, b"")
         if not ended.wait(END_S):

@@ -1,5 +1,7 @@
 """What agents that stay between blocks are told and answer (`cooperate_agent.py`), and where they run."""
 
+import os
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from msgspec import Struct
@@ -7,7 +9,7 @@ from msgspec import Struct
 from multispin_models.prompts import Job
 from multispin_models.records import ConditionsRecord, EnergyRecord, MeteredEnd, RequestRecord, RoundRecord
 
-__all__ = ["LONGEST_LINE", "NULL_ENGINE", "AgentPlace", "Answer", "Block"]
+__all__ = ["LONGEST_LINE", "NULL_ENGINE", "AgentPlace", "Answer", "Block", "input_lines"]
 
 NULL_ENGINE: Final = "null"
 LONGEST_LINE: Final = 1 << 28  # bytes of an answer
@@ -71,3 +73,14 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     meter: MeteredEnd
     idle: EnergyRecord | None
     energy: EnergyRecord | None
+
+
+def input_lines() -> Iterator[bytes]:
+    """Yield the lines of standard input as they come, for a thread.
+
+    By its descriptor: a thread that waits within a buffered reader makes the interpreter abort at its end.
+    """
+    rest = b""
+    while piece := os.read(0, 1 << 16):
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from lines

@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from multispin.bench.cooperate_protocol import LONGEST_LINE
+from multispin.bench.cooperate_protocol import input_lines
 from multispin_models.errors import MultispinError
 from multispin_models.process import exit_with_parent
 
@@ -37,7 +37,7 @@ class Lines:
         sys.stdout.buffer.flush()
 
     def _read(self) -> None:
-        while line := sys.stdin.buffer.readline(LONGEST_LINE):
+        for line in input_lines():
             self._loop.call_soon_threadsafe(self._queue.put_nowait, line)
         self._loop.call_soon_threadsafe(self._queue.put_nowait, b"")
 

@@ -18,10 +18,14 @@ from msgspec import Struct
 from multispin.campaign.asking import Ask, Ready, Told
 from multispin.supervised import DaemonFailed
 
-__all__ = ["GroupProcess"]
+__all__ = ["GroupProcess", "StartFailed"]
 
 END_S = 15.0
 LOG_TAIL = 2000  # characters of its log in an error
+
+
+class StartFailed(DaemonFailed):
+    """Processes did not even become ready: no cell of their group can be run."""
 
 
 class GroupProcess:
@@ -33,6 +37,9 @@ class GroupProcess:
         log_path: where its standard error goes, appended.
         prefix: words before its command, as of a network namespace.
         ready_s: longest time until it is ready.
+
+    Raises:
+        StartFailed: it did not become ready.
     """
 
     def __init__(
@@ -53,6 +60,9 @@ class GroupProcess:
         try:
             self._write(start)
             self.ready = msgspec.json.decode(self._hear(b"ready", ready_s), type=Ready)
+        except DaemonFailed as failure:
+            self.close()
+            raise StartFailed(str(failure)) from failure
         except BaseException:
             self.close()
             raise

@@ -28,6 +28,7 @@ from multispin.campaign.headers import header_of
 from multispin.campaign.meter import MACHINE, MachineMeter
 from multispin.campaign.plan import Arm, Device, External, LocalDraft, Plan
 from multispin.campaign.plan_file import PlanFile
+from multispin.campaign.processes import StartFailed
 from multispin.campaign.prompts import Prompts
 from multispin.campaign.run_folder import RunFolder
 from multispin.campaign.schedule import SiteKey, site_key
@@ -199,11 +200,13 @@ class Driver:
                 failed = left[0]
                 attempt = self._attempts[failed.cell_id]
                 self._run.journal.note("cell-failed", failed.cell_id, attempt=attempt, reason=str(failure))
-                self._watcher.say(f"{failed.cell_id}, attempt {attempt}: {str(failure).splitlines()[0]}")
-                if attempt >= self._plan.attempts:
-                    left.pop(0)
-                else:
+                self._watcher.say(f"{failed.cell_id}, attempt {attempt}: {_in_a_line(failure)}")
+                if attempt < self._plan.attempts:
                     self._sleep(min(self._plan.retry_s * 2 ** (attempt - 1), LONGEST_RETRY_S))
+                elif isinstance(failure, StartFailed):
+                    return  # nor would the others
+                else:
+                    left.pop(0)
 
     def _serve_group(self, left: list[Cell]) -> None:
         """Start the processes and serve cells, each taken from the list when it is there."""
@@ -322,6 +325,12 @@ class Driver:
             self._run.journal.note("cell-excluded", cell.cell_id, reason="; ".join(excluded))
         if kept:
             self._run.journal.note("limit-passed", cell.cell_id, reason="; ".join(kept))
+
+
+def _in_a_line(failure: Exception) -> str:
+    """Return the first line, and the last one, which of a log says most."""
+    first, *rest = str(failure).splitlines()
+    return f"{first} {rest[-1].strip()}" if rest else first
 
 
 def _check(cell: Cell, told: Told) -> None:
