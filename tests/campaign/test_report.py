@@ -143,7 +143,7 @@ def test_several_devices_are_strata_and_each_is_told(tmp_path: Path) -> None:
     by_device = {row.device: row.effect.reason for row in own if row.device}
     assert by_device == dict.fromkeys(("bench", "field"), "4 device-blocks, 5 are needed")
     assert by_setting(measured, METRICS[1]).table.rows[0][-1] == 8
-    assert crossover(measured, found).svg == b"", "nothing varies"
+    assert crossover(measured).svg == b"", "nothing varies"
 
 
 def test_arms_that_do_not_differ_give_no_winner(tmp_path: Path) -> None:

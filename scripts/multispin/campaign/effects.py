@@ -14,7 +14,7 @@ from multispin.campaign.metrics import METRICS, Metric
 from multispin.campaign.plan import Centralised, Cooperation, External, LocalDraft, SingleNode
 from multispin.campaign.statistics import Effect, Scale, block_differences, holm, mean_effect
 
-__all__ = ["ALL", "EffectRow", "effects", "judged_arms", "rival_arms", "setting_of"]
+__all__ = ["ALL", "EffectRow", "effects", "effects_at", "judged_arms", "rival_arms", "setting_of"]
 
 ALL: Final = "all settings"
 _SEED: Final = 20261127
@@ -65,9 +65,13 @@ def rival_arms(run: Measured) -> list[str]:
     return [name for kind in kinds for name, arm in run.arms.items() if isinstance(arm, kind)]
 
 
-def setting_of(run: Measured, factors: dict[str, Any]) -> str:
-    """Return a setting in words: the levels of what varies."""
-    return ", ".join(f"{name} {factors[name]}" for name in run.varied if name in factors) or ALL
+def setting_of(names: Sequence[str], factors: dict[str, Any]) -> str:
+    """Return a setting in words: the levels of some factors.
+
+    >>> setting_of(["users", "link"], {"users": 4, "task": "all"})
+    'users 4'
+    """
+    return ", ".join(f"{name} {factors[name]}" for name in names if name in factors) or ALL
 
 
 def effects(run: Measured) -> list[EffectRow]:
@@ -79,20 +83,31 @@ def effects(run: Measured) -> list[EffectRow]:
             for rival in rival_arms(run):
                 if pairs := _pairs(run, metric, arm, rival):
                     overall.append(_row(metric, arm, rival, ALL, {}, pairs))
-                    found += _adjusted(_by_setting(run, metric, arm, rival, pairs))
+                    found += _adjusted(_by_levels(metric, arm, rival, pairs, run.varied))
                     found += _adjusted(_by_device(metric, arm, rival, pairs))
         found += _adjusted(overall)
     return found
 
 
-def _by_setting(run: Measured, metric: Metric, arm: str, rival: str, pairs: Sequence[_Pair]) -> list[EffectRow]:
+def effects_at(run: Measured, metric: Metric, names: Sequence[str]) -> list[EffectRow]:
+    """Return every comparison of a metric at the levels of some factors alone, the mean over those of all others."""
+    return [
+        row
+        for arm in judged_arms(run)
+        for rival in rival_arms(run)
+        for row in _adjusted(_by_levels(metric, arm, rival, _pairs(run, metric, arm, rival), names))
+    ]
+
+
+def _by_levels(metric: Metric, arm: str, rival: str, pairs: Sequence[_Pair], names: Sequence[str]) -> list[EffectRow]:
     grouped: dict[str, list[_Pair]] = defaultdict(list)
     for pair in pairs:
-        grouped[setting_of(run, pair[0].cell.factors)].append(pair)
+        grouped[setting_of(names, pair[0].cell.factors)].append(pair)
     if len(grouped) < 2:
         return []
     return [
-        _row(metric, arm, rival, setting, _varied(run, own[0][0].cell.factors), own) for setting, own in grouped.items()
+        _row(metric, arm, rival, setting, _levels(names, own[0][0].cell.factors), own)
+        for setting, own in grouped.items()
     ]
 
 
@@ -105,8 +120,8 @@ def _by_device(metric: Metric, arm: str, rival: str, pairs: Sequence[_Pair]) -> 
     return [_row(metric, arm, rival, ALL, {}, own, device) for device, own in grouped.items()]
 
 
-def _varied(run: Measured, factors: dict[str, Any]) -> dict[str, Any]:
-    return {name: factors[name] for name in run.varied if name in factors}
+def _levels(names: Sequence[str], factors: dict[str, Any]) -> dict[str, Any]:
+    return {name: factors[name] for name in names if name in factors}
 
 
 def _pairs(run: Measured, metric: Metric, arm: str, rival: str) -> list[_Pair]:

@@ -26,7 +26,7 @@ def drawings_of(run: Measured, found: list[EffectRow]) -> list[Drawing]:
     """Return the figures, in the order of the page."""
     return [
         forest(run, found),
-        crossover(run, found),
+        crossover(run),
         *(by_setting(run, metric) for metric in METRICS),
         *([by_setting(run, WAITED)] if run.plan.arrivals.spacing == "poisson" else []),
         pareto(run),

@@ -7,8 +7,9 @@ from matplotlib.patches import Rectangle
 
 from multispin.campaign.drawings.drawing import Drawing, Table, whole
 from multispin.campaign.drawings.style import COLOURS, INK, new_figure, render
-from multispin.campaign.effects import ALL, EffectRow
+from multispin.campaign.effects import EffectRow, effects_at
 from multispin.campaign.measured import Measured
+from multispin.campaign.metrics import METRICS
 from multispin.campaign.plan import Cooperation
 
 __all__ = ["crossover"]
@@ -23,10 +24,10 @@ class _Square(NamedTuple):
     row: EffectRow
 
 
-def crossover(run: Measured, found: list[EffectRow]) -> Drawing:
+def crossover(run: Measured) -> Drawing:
     """Return the map; at each users and link the arm with the least ratio is shown, and named in the table."""
     title = "Cross-over: where cooperation pays (TPOT)"
-    squares = _squares(run, found)
+    squares = _squares(run)
     columns = ("rival", "users", "link", "best arm", "ratio of TPOT", "low", "high", "p (Holm)", "n", "verdict")
     table = Table(
         columns,
@@ -43,11 +44,13 @@ def crossover(run: Measured, found: list[EffectRow]) -> Drawing:
         return Drawing(
             "crossover", title, "Needs an arm that cooperates, a rival, and levels of users or link.", "", table
         )
+    others = [name for name in run.varied if name not in {"users", "link"}]
     caption = (
         "Ratio of the least TPOT of any cooperating arm to the rival's: blue, below 1, cooperation is faster; "
         "vermillion, above 1, it is slower. The arm is chosen with the same data, which flatters it a little. "
         f"Framed where a difference was found; n = {whole([each.row.effect.num_blocks for each in squares])} "
         "device-blocks a square. An arm that a link does not concern is shown at all links."
+        + (f" Mean over {', '.join(others)}." if others else "")
     )
     won, lost = (sum(each.row.verdict == verdict for each in squares) for verdict in ("better", "worse"))
     words = f"{len(squares)} squares: cooperation is faster in {won}, slower in {lost}, nothing found in the rest."
@@ -55,14 +58,15 @@ def crossover(run: Measured, found: list[EffectRow]) -> Drawing:
     return Drawing("crossover", title, caption, words, table, svg, png)
 
 
-def _squares(run: Measured, found: list[EffectRow]) -> list[_Square]:
-    if not {"users", "link"} & set(run.varied):
+def _squares(run: Measured) -> list[_Square]:
+    names = [name for name in ("users", "link") if name in run.varied]
+    if not names:
         return []
+    [tpot] = [metric for metric in METRICS if metric.name == "tpot_s"]
     best: dict[tuple[str, str, str], EffectRow] = {}
     links = [str(level) for level in run.levels("link")] or ["none"]
-    for row in found:
-        is_wanted = row.metric.name == "tpot_s" and row.setting != ALL and not row.device
-        if not is_wanted or row.effect.estimate is None or not isinstance(run.arms[row.arm], Cooperation):
+    for row in effects_at(run, tpot, names):
+        if row.effect.estimate is None or not isinstance(run.arms[row.arm], Cooperation):
             continue
         own_links = [str(row.levels["link"])] if "link" in row.levels else links if "link" in run.varied else ["any"]
         for link in own_links:

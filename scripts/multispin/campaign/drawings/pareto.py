@@ -19,7 +19,9 @@ def pareto(run: Measured) -> Drawing:
     points: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for each in run.cells:
         if each.tpot_s is not None and each.energy_j_per_token is not None:
-            points[each.cell.arm, setting_of(run, each.cell.factors)].append((each.tpot_s, each.energy_j_per_token))
+            points[each.cell.arm, setting_of(run.varied, each.cell.factors)].append(
+                (each.tpot_s, each.energy_j_per_token)
+            )
     middle = {
         key: (1e3 * median(x for x, _ in own), median(y for _, y in own), len(own)) for key, own in points.items()
     }
