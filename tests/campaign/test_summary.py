@@ -86,6 +86,11 @@ def test_many_runs_are_one(tmp_path: Path) -> None:
     assert [row["cells"] for row in found.arms] == [1, 1, 1]
 
 
+def test_a_folder_without_runs_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run with a cell that counts"):
+        summarise([str(tmp_path)])
+
+
 def test_quantiles_are_within_their_error() -> None:
     assert quantiles([(0, 100)]) == pytest.approx([1.01] * 4, abs=1e-4)
     assert quantiles([(-(1 << 30), 60), (0, 40)])[:2] == [0.0, 0.0]

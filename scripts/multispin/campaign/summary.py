@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
+import pyarrow as pa
+
 from multispin.campaign.folder import REQUESTS, ROUNDS
 from multispin.campaign.stores import Store, cells_of, connect, open_store
 from multispin_models.errors import ConfigError
@@ -77,6 +79,10 @@ def summarise(sources: Sequence[str], *, memory: str = "3GB", threads: int | Non
     """
     stores = [open_store(source) for source in sources]
     cells, excluded = cells_of(stores)
+    if not cells:
+        raise ConfigError(
+            f"no run with a cell that counts below {', '.join(sources)}: give its folder, or one above it"
+        )
     names = sorted({name for cell in cells.values() for name in cell.factors})
     levels = {name: {cell.factors[name] for cell in cells.values() if name in cell.factors} for name in names}
     varied = [name for name in names if len(levels[name]) > 1]
@@ -86,9 +92,8 @@ def summarise(sources: Sequence[str], *, memory: str = "3GB", threads: int | Non
     survival: list[Row] = []
     with TemporaryDirectory(prefix="multispin-spill-") as spill, connect(stores, memory, threads, spill) as connection:
         places = {key: place for place, key in enumerate(dict.fromkeys(key_of.values()))}
-        connection.execute("CREATE TEMP TABLE keys (campaign_id VARCHAR, cell_id VARCHAR, place INTEGER)")
-        connection.executemany("INSERT INTO keys VALUES (?, ?, ?)", [(*cell, places[key_of[cell]]) for cell in cells])
-        counted = _Counted(connection, stores, list(places))
+        rows = [{"campaign_id": own, "cell_id": cell, "place": places[key_of[own, cell]]} for own, cell in cells]
+        counted = _Counted(connection, stores, pa.Table.from_pylist(rows), list(places))
         for sums, table in ((_ROUND_SUMS, ROUNDS), (_REQUEST_SUMS, REQUESTS)):
             counted.add_sums(arms, table, sums)
         counted.add_quantiles(arms, ROUNDS, PARTS, _SOUND)
@@ -103,13 +108,15 @@ class _Counted:
     """Aggregations over all tables of a name, by arm and setting.
 
     Args:
-        connection: with the table keys(campaign_id, cell_id, place).
+        connection: of DuckDB.
         stores: where the tables are.
+        cells: campaign_id, cell_id and place of those that count.
         keys: by place.
     """
 
-    def __init__(self, connection: Any, stores: Sequence[Store], keys: Sequence[Key]) -> None:
+    def __init__(self, connection: Any, stores: Sequence[Store], cells: pa.Table, keys: Sequence[Key]) -> None:
         self._connection = connection
+        self._cells = connection.from_arrow(cells)
         self._keys = keys
         self._paths = {
             name: [store.address(path) for store in stores for path in store.find(name)] for name in (ROUNDS, REQUESTS)
@@ -172,7 +179,7 @@ class _Counted:
         names = "".join(f", {name}" for _, name in groups)
         chosen = "".join(f", {expression} AS {name}" for expression, name in groups)
         by_cell = source.aggregate(f"{_CELL}{chosen}, {figures}", f"{_CELL}{names}")
-        by_key = by_cell.join(self._connection.table("keys"), _CELL.replace(" ", ""))
+        by_key = by_cell.join(self._cells, _CELL.replace(" ", ""))
         rows: list[tuple[Any, ...]] = by_key.aggregate(f"place{names}, {', '.join(again)}", f"place{names}").fetchall()
         return rows
 
