@@ -17,8 +17,8 @@ the exit status says so (0 or 1). What cannot be checked is a fault. Cells that 
 the rules from 204 on, but for their share (602).
 
 After the practice of MLPerf Power (`compliance/check.py` of mlcommons/power-dev: hashes of every artefact, the workload
-within the metered phase, sampling, power of the test run against the ranging run) and of MLPerf Tiny (repeated runs,
-accuracy and figures from the same run).
+within the metered phase, no debug build; `tools/submission/power/power_checker.py` of mlcommons/inference: power of the
+test run against the ranging run) and of MLPerf Tiny (repeated runs, accuracy and figures from the same run).
 """
 _FAMILIES: Final = {
     1: "The folder is what was sealed",
