@@ -26,11 +26,14 @@ MAY_IMPORT = {
 }
 # Slow to load, large, or an extra: each only in the modules that are about it (a name stands for its sub-modules too).
 HEAVY = {
+    "cryptography": {"multispin.campaign.hashing"},
     "gguf": {"multispin_models.distillation", "multispin_models.onnx"},
+    "duckdb": {"multispin.campaign.stores"},
     "greenlet": {"multispin.simulate.virtual_time"},
     "huggingface_hub": {"multispin_models.hub"},
     "jinja2": {"multispin_models.chat_template"},
     "llama_cpp": {"multispin_models.llamacpp"},
+    "matplotlib": {"multispin.campaign.drawings"},
     "onnx": {"multispin_models.onnx"},
     "onnxruntime": {"multispin_models.onnx"},
     "prometheus_client": {
@@ -41,6 +44,7 @@ HEAVY = {
         "multispin_models.api.generations",
         "multispin_models.api.prometheus",
     },
+    "scipy": {"multispin.campaign.statistics"},
     "starlette": {
         "multispin_coordinator.page.access",
         "multispin_coordinator.page.endpoint",

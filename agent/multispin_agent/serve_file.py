@@ -8,8 +8,9 @@ import hashlib
 import logging
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -45,6 +46,11 @@ class ServeFile:
         run_id: in every record.
         recorder: takes all records to the coordinator; null keeps them here alone.
         as_json: without `out`, print an object a request.
+        due_s: when jobs come, by id, in seconds after the first could be served; the others are there at once. One
+            that comes while `max_concurrent` are being served waits until one of them is done.
+
+    Attributes:
+        begun_ns: when the first could be served.
     """
 
     def __init__(
@@ -59,7 +65,10 @@ class ServeFile:
         recorder: Recorder | None = None,
         *,
         as_json: bool = False,
+        due_s: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
+        self.begun_ns = 0
+        self._due_s = due_s
         self._as_json = as_json
         self._recorder = recorder
         self._meter = meter
@@ -86,6 +95,7 @@ class ServeFile:
         done = self._open_records()
         waiting = [job for job in jobs if job.job_id not in done]
         log.info("%d requests, %d of them done before", len(jobs), len(jobs) - len(waiting))
+        waiting.sort(key=lambda job: self._due_s.get(job.job_id, 0.0))
         waiting.reverse()
         async with self._journal.kept():
             workers = await self._serve_all(waiting)
@@ -96,6 +106,7 @@ class ServeFile:
             await self._client.ready()  # a refusal ends the agent here, with one message for all requests
             if not isinstance(self._meter, str):
                 self._meter.start()
+            self.begun_ns = self._client.now_ns()
             async with asyncio.TaskGroup() as group:
                 return [group.create_task(self._work_off(waiting)) for _ in range(self._config.max_concurrent)]
         except ExceptionGroup as failures:
@@ -123,7 +134,11 @@ class ServeFile:
         """Serve jobs from the end of a shared list until it is empty; return how many failed."""
         failures = 0
         while waiting:
-            failures += await self._serve(waiting.pop())
+            job = waiting.pop()
+            if job.job_id in self._due_s:
+                due_ns = self.begun_ns + int(self._due_s[job.job_id] * 1e9)
+                await asyncio.sleep(max(0.0, (due_ns - self._client.now_ns()) / 1e9))
+            failures += await self._serve(job)
         return failures
 
     async def _serve(self, job: Job) -> int:

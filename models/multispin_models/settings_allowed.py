@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-__all__ = ["allowed_keys", "allowed_values", "closest"]
+__all__ = ["allowed_keys", "allowed_values", "closest", "words_of"]
 
 
 def allowed_keys(kind: type[msgspec.Struct], path: tuple[str, ...]) -> list[str]:
@@ -24,7 +24,7 @@ def allowed_keys(kind: type[msgspec.Struct], path: tuple[str, ...]) -> list[str]
 def allowed_values(kind: type[msgspec.Struct], path: tuple[str, ...]) -> str:
     """Return what a setting may be, "" if there is none of that name."""
     found = _type_at(kind, path)
-    return "" if found is None else _words(found)
+    return "" if found is None else words_of(found)
 
 
 def closest(word: str, allowed: list[str]) -> str:
@@ -41,7 +41,8 @@ def _type_at(kind: type[msgspec.Struct], path: tuple[str, ...]) -> Any:
     return found
 
 
-def _words(found: Any) -> str:
+def words_of(found: Any) -> str:
+    """Return what a type of `msgspec.inspect` allows, in words."""
     words = type(found).__name__.removesuffix("Type").lower()
     match found:
         case inspect.LiteralType():
@@ -54,9 +55,13 @@ def _words(found: Any) -> str:
             words = "text" if found.pattern is None else f"text that matches {found.pattern}"
         case inspect.StructType():
             words = "a table of " + ", ".join(field.encode_name for field in found.fields)
+        case inspect.DictType():
+            words = f"a table, each {words_of(found.value_type)}"
+        case inspect.VarTupleType() | inspect.ListType():
+            words = f"a list, each {words_of(found.item_type)}"
         case inspect.UnionType():
             # "null" cannot be written in TOML: to leave the key out is to say so.
-            words = " or ".join(_words(part) for part in found.types if not isinstance(part, inspect.NoneType))
+            words = " or ".join(words_of(part) for part in found.types if not isinstance(part, inspect.NoneType))
     return words
 
 

@@ -36,6 +36,7 @@ COMMANDS = (
     Command("shape", "multispin.shape_command", "give coordinators' traffic its share of a link that this box owns"),
     Command("simulate", "multispin.simulate_command", "simulate agents, links and a coordinator, sound or failing"),
     Command("records", "multispin.records_command", "look into records: show, check, export, fields"),
+    Command("campaign", "multispin.campaign_command", "plan, run, verify and report a measurement campaign"),
     Command("bench", "multispin.bench_command", "measure a verification, or the overhead of a round"),
     Command("doctor", "multispin.doctor", "say what is installed, what works, and what to do about what does not"),
 )

@@ -90,8 +90,12 @@ def why_no_namespaces() -> str:
 
 
 @contextmanager
-def open_link(link: Link) -> Iterator[Reached]:
+def open_link(link: Link, port: int = PORT) -> Iterator[Reached]:
     """Give a link for as long as the context lasts.
+
+    Args:
+        link: that is wanted.
+        port: that a rate is given to, in its namespace.
 
     Raises:
         ConfigError: a rate is asked for, and no namespace can be made.
@@ -99,7 +103,7 @@ def open_link(link: Link) -> Iterator[Reached]:
     if link.bit_per_s is not None:
         if why := why_no_namespaces():
             raise ConfigError(f"link {link.name}: {why}")
-        with _namespace(link.bit_per_s) as shaped:
+        with _namespace(link.bit_per_s, port) as shaped:
             yield shaped
     elif link.round_trip_s:
         with _relayed(link.round_trip_s) as delayed:
@@ -112,9 +116,8 @@ def open_link(link: Link) -> Iterator[Reached]:
 
 
 class _Shaped(Reached):
-    bind = f"tcp://127.0.0.1:{PORT}"
-
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, port: int) -> None:
+        self.bind = f"tcp://127.0.0.1:{port}"
         self._namespace = namespace
         self.prefix = ("ip", "netns", "exec", namespace)
 
@@ -125,20 +128,20 @@ class _Shaped(Reached):
 
 
 @contextmanager
-def _namespace(bit_per_s: int) -> Iterator[_Shaped]:
+def _namespace(bit_per_s: int, port: int) -> Iterator[_Shaped]:
     _remove_left_behind()
     name = f"{PREFIX}{os.getpid()}"
     _call(["ip", "netns", "add", name])
     try:
         _call(["ip", "-n", name, "link", "set", "lo", "mtu", str(MTU_BYTES), "up"])
-        for command in _shaping(bit_per_s):
+        for command in _shaping(bit_per_s, port):
             _call(["tc", "-n", name, *command])
-        yield _Shaped(name)
+        yield _Shaped(name, port)
     finally:
         _call(["ip", "netns", "delete", name])
 
 
-def _shaping(bit_per_s: int) -> list[list[str]]:
+def _shaping(bit_per_s: int, port: int) -> list[list[str]]:
     """Return the arguments of `tc`: classes sort the packets, each direction's tbf holds them back."""
     commands = ["qdisc add dev lo root handle 1: htb default 3"]
     commands += [f"class add dev lo parent 1: classid 1:{each} htb rate 10gbit quantum 60000" for each in (1, 2, 3)]
@@ -146,7 +149,7 @@ def _shaping(bit_per_s: int) -> list[list[str]]:
         tbf = f"tbf rate {bit_per_s}bit burst {BURST_BYTES} limit {QUEUE_BYTES}"
         commands += [
             f"qdisc add dev lo parent 1:{direction} handle {direction}0: {tbf}",
-            f"filter add dev lo parent 1: protocol ip prio 1 u32 match ip {end} {PORT} 0xffff flowid 1:{direction}",
+            f"filter add dev lo parent 1: protocol ip prio 1 u32 match ip {end} {port} 0xffff flowid 1:{direction}",
         ]
     return [command.split() for command in commands]
 

@@ -209,6 +209,16 @@ def test_a_model_that_cannot_be_rolled_back_is_refused(broken: Callable[[], ToyM
     assert model.texts == {}
 
 
+def test_a_trimmed_head_that_leaves_tokens_out_is_no_difference() -> None:
+    class Trimmed(ToyModel):
+        def score(self, text: list[int], batch_rows: int) -> Logits:
+            logits = super().score(text, batch_rows)
+            logits[N_VOCAB // 2 :] = -np.inf
+            return logits
+
+    probe_rollback(Trimmed())
+
+
 def test_logits_that_are_no_numbers_do_not_pass() -> None:
     class Broken(ToyModel):
         def score(self, text: list[int], batch_rows: int) -> Logits:

@@ -79,6 +79,10 @@ class JsonlWriter:
         while line:  # a full disk or a signal may take a part
             line = line[self._file.write(line) or 0 :]
 
+    def sync(self) -> None:
+        """Return when all lines are on the disk."""
+        os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Close the file. Closing twice is no error."""
         self._file.close()

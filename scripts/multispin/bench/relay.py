@@ -70,17 +70,18 @@ class Relay:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_pass_on(reader, far_writer, self._up_s))
                 group.create_task(_pass_on(far_reader, writer, self._down_s))
+            for end in (writer, far_writer):  # both sides have said all
+                end.close()
         except (OSError, ExceptionGroup, asyncio.CancelledError):
-            pass  # cut, or one side has gone: the other is to notice
+            for gone in (writer, far_writer):  # cut, or one side has gone: the other is to notice
+                if gone is not None:
+                    gone.transport.abort()
         finally:
             self._connections.discard(task)
-            for end in (writer, far_writer):
-                if end is not None:
-                    end.transport.abort()
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
-    """Hand on what comes, each piece after the delay; raises when a side ends, which ends the other direction."""
+    """Hand on what comes, each piece after the delay, and then that no more will come; the other direction goes on."""
     loop = asyncio.get_running_loop()
 
     def write(piece: bytes) -> None:
@@ -94,4 +95,6 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, d
         else:
             write(piece)
         await writer.drain()
-    raise ConnectionResetError
+    await asyncio.sleep(delay_s)
+    if not writer.transport.is_closing():
+        writer.write_eof()
