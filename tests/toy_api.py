@@ -240,7 +240,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
 async def serve() -> None:
     """Serve until interrupted, for tools that test from outside: `python -m tests.toy_api` prints both addresses."""
     with zmq.Context() as context:
-        loopback = Loopback(context, HttpSettings(max_connections=2000, max_waiting=1500), None, 4)
+        loopback = Loopback(context, HttpSettings(max_connections=2000, max_waiting=1500), None, 4, "texts", None)
         try:
             await asyncio.wait_for(loopback.client.ready(), PATIENCE_S)
             loopback.open()

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
+from tests.onnx_tiny import write_tiny
 
 from multispin_models.language_model import Rows
 from multispin_models.onnx.engine import load_onnx
@@ -13,7 +14,6 @@ from multispin_models.onnx.export import export_onnx
 from multispin_models.onnx.quantize import quantize_rows_8
 from multispin_models.onnx.recipes import RECIPES, find_recipe
 from multispin_models.onnx.rotation import mixing_matrix, turned
-from tests.onnx_tiny import write_tiny
 
 Array = npt.NDArray[np.float32]
 TOKENS = [7, 30, 90, 4, 200, 31, 8, 9]

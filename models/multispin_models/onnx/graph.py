@@ -6,7 +6,6 @@ All matrices see the rows of all sequences one below the other; only attention s
 """
 
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import onnx

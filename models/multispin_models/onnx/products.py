@@ -141,7 +141,7 @@ class ProductWriter:
 
 
 def _mixed_inputs(matrix: Array) -> Array:
-    """Return a matrix [outputs, inputs] for rows that were mixed: its rows mixed likewise, as the mixing is symmetric."""
+    """Return a matrix [outputs, inputs] for mixed rows: mixed likewise, as the mixing is its own inverse."""
     mixer = mixing_matrix(matrix.shape[1])
     return (matrix.reshape(-1, len(mixer)) @ mixer).reshape(matrix.shape)
 

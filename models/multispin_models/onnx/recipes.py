@@ -82,8 +82,6 @@ RECIPES: Final = {
         ),
         _uniform("w8a8"),
         Recipe("w8a8-rotated", "w8a8", "w8a8", "w8a8", "w8a8-mixed", "w8a8", "int8-block64", rotated=True),
-        # one row is cheaper with a head in blocks, ten are dearer
-        Recipe("w8a8-rotated-head64", "w8a8", "w8a8", "w8a8", "w8a8-mixed", "int8-block64", "int8-block64", rotated=True),
     )
 }
 

@@ -62,7 +62,7 @@ def turned(rows: Array) -> Array:
 
 
 def mixing_matrix(inputs: int) -> Array:
-    """Return the Hadamard matrix [size, size], orthonormal, of the largest size that divides the inputs: 64, 16, 4, 1."""
+    """Return the orthonormal Hadamard matrix [size, size]; the first size of 64, 16, 4, 1 that divides."""
     size = next(size for size in _MIXED_SIZES if inputs % size == 0)
     return _transformed(np.eye(size)).astype(np.float32)
 
