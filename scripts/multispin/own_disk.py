@@ -3,9 +3,11 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 from multispin_models.errors import ConfigError
 
@@ -20,8 +22,8 @@ def in_own_namespace() -> bool:
     return os.environ.get(_INSIDE) is not None
 
 
-def run_in_own_namespace(command: Sequence[str]) -> int:
-    """Run a command in a mount namespace of its own, where it may mount without being root; return its exit status.
+def run_in_own_namespace(command: Sequence[str]) -> NoReturn:
+    """Become a command in a mount namespace of its own, where it may mount without being root.
 
     Raises:
         ConfigError: there is no unshare(1).
@@ -30,10 +32,8 @@ def run_in_own_namespace(command: Sequence[str]) -> int:
     if unshare is None:
         raise ConfigError("this needs unshare(1) of util-linux, to mount a disk that it can fill")
     wrapped = [unshare, "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), *command]
-    process = subprocess.Popen(wrapped, env={**os.environ, _INSIDE: "1"})  # noqa: S603 - this program, its own arguments
-    while True:
-        with suppress(KeyboardInterrupt):  # it was interrupted, too
-            return process.wait()
+    sys.stdout.flush()
+    os.execve(unshare, wrapped, {**os.environ, _INSIDE: "1"})  # noqa: S606 - this program, its own arguments
 
 
 @contextmanager

@@ -272,7 +272,7 @@ def _chosen(names: str | None) -> list[Cell]:
 
 def _soak(args: argparse.Namespace) -> int:
     if args.faults is not None and needs_namespace(args):
-        return run_in_own_namespace([sys.executable, "-m", "multispin.soak", *sys.argv[1:]])
+        run_in_own_namespace([sys.executable, "-m", "multispin.soak", *sys.argv[1:]])
     cells = _chosen(args.cells)
     jobs = read_jobs(args.prompts, job_defaults(args), args.limit)
     Path(args.out).mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run `multispin bench records` and return the exit status: 0 if every record is where it must be, else 1."""
     if not in_own_namespace():
-        return run_in_own_namespace([sys.executable, "-m", "multispin", *sys.argv[1:]])
+        run_in_own_namespace([sys.executable, "-m", "multispin", *sys.argv[1:]])
     if min(args.kill_s, args.cut_s, args.fill_s) <= 0.0:
         raise ConfigError("--kill-s, --cut-s and --fill-s must be above 0")
     facts = machine_facts()

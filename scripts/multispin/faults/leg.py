@@ -97,9 +97,7 @@ class _Leg:
             for _ in range(REDRAWS):
                 fault = self._draw.fault(spare=self._spared())
                 if fault.name not in self._on and self._has_effect(fault):
-                    task = asyncio.create_task(self._one(fault))
-                    self._on[fault.name] = task
-                    task.add_done_callback(lambda _, name=fault.name: self._on.pop(name, None))
+                    self._on[fault.name] = asyncio.create_task(self._one(fault))
                     break
         await asyncio.gather(*self._on.values())
 
@@ -130,6 +128,7 @@ class _Leg:
             had_effect = await inject(self._site, fault, self.books.look)
         finally:
             self._users.end(fault)
+            self._on.pop(fault.name, None)
         if had_effect:
             self.injected[fault.kind] += 1
             self._writer.append(Injected(at_s, fault))

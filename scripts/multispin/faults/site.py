@@ -163,7 +163,7 @@ class Site:
             daemon.set_clock(0.0)
         port = int(self._endpoint.rpartition(":")[2])
         for meddling in self.meddlings:
-            relay = Relay("127.0.0.1", port, meddler=lambda is_up, meddling=meddling: MessageMeddler(meddling, is_up))
+            relay = Relay("127.0.0.1", port, meddler=_meddler(meddling))
             self.relays.append(await self._stack.enter_async_context(relay))
         for daemon in self.daemons.values():
             daemon.start()
@@ -236,6 +236,10 @@ class Site:
 
     def _reached(self, index: int) -> str:
         return f"tcp://127.0.0.1:{self.relays[index].port}"
+
+
+def _meddler(meddling: Meddling) -> Callable[[bool], MessageMeddler]:
+    return lambda is_up: MessageMeddler(meddling, is_up)
 
 
 def find_faketime() -> Path | None:
