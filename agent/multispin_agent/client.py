@@ -166,6 +166,10 @@ class Client:
         """Whether a request is open."""
         return bool(self._inboxes)
 
+    def is_open(self, request_id: int) -> bool:
+        """Whether a request is under way here."""
+        return request_id in self._inboxes
+
     def subscribe(self, request_id: int) -> asyncio.Queue[Event]:
         """Return the queue into which the answers to a request go."""
         inbox: asyncio.Queue[Event] = asyncio.Queue()

@@ -16,6 +16,7 @@ import secrets
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,7 +133,8 @@ async def _open(config: Config) -> AsyncIterator[_Opened]:
     """Load what drafts and connect; at the end close both."""
     engine = EngineThread()
     meter = await engine.run(_start_meter, config)
-    drafts = await engine.run(open_draft_source, config)
+    may_go_without = config.http_listen is not None
+    drafts = await engine.run(partial(open_draft_source, config, may_go_without=may_go_without))
     with zmq.Context() as context:
         client = Client(config, drafts.info, context)
         sampler = meter.sampler if isinstance(meter, BoxEnergy) else meter

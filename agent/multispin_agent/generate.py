@@ -17,8 +17,9 @@ from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource
 from multispin_agent.drafter import Drafted, Drafter
 from multispin_agent.generation import Generation
-from multispin_agent.request import Finished, Request, RequestFailed, RoundTiming
+from multispin_agent.request import Finished, NoRoom, Request, RequestFailed, RoundTiming
 from multispin_agent.round_clock import RoundClock
+from multispin_agent.unverified import write_unverified
 from multispin_models.engine_thread import Engine
 from multispin_models.errors import WireError
 from multispin_models.messages import Draft, Open, Refused, Report, Verdict, Welcome
@@ -31,7 +32,8 @@ __all__ = ["generate"]
 log = logging.getLogger(__name__)
 
 REOPEN_CODES = frozenset({"unknown_request", "out_of_step", "hello_required"})
-RETRY_CODES = frozenset({"busy", "too_many_sessions", "request_owned", "engine_fault"})
+NO_ROOM_CODES = frozenset({"busy", "too_many_sessions"})
+RETRY_CODES = NO_ROOM_CODES | {"request_owned", "engine_fault"}
 FINISH_NAMES: dict[int, Finish] = {1: "end", 2: "length"}
 COMPARED = 16  # tokens drafted beside a stream before they are reported
 
@@ -91,6 +93,8 @@ class _Serving:
             self._send(generation.open())
             while not generation.finish and not self._assembler.stopped:
                 await self._turn()
+                if self._finished.degraded:
+                    await self._go_on_unverified()
         finally:
             self._client.unsubscribe(generation.request_id)
             self._inbox.put_nowait(Silence(0))  # a draft under way for a request that was cancelled ends early
@@ -128,6 +132,9 @@ class _Serving:
                 f"the coordinator has come back with verification {welcome.verification}: begin the request anew",
                 self._result(),
             )
+        if self._drafts.missing:
+            self._generation.limit_draft(0)
+            return
         if welcome.policy == "fixed":
             self._generation.limit_draft(min(self._config.num_draft_tokens, welcome.max_draft_tokens))
             return
@@ -208,6 +215,29 @@ class _Serving:
             self._up_bytes += self._client.send(report)
             self._compared = self._hits = 0
 
+    async def _go_on_unverified(self) -> None:
+        """Write the rest by the draft alone: the coordinator has been silent past the deadline."""
+        finished, drafter = self._finished, self._drafter
+        assert drafter is not None
+        log.warning("request %016x goes on unverified: %s", self._generation.request_id, finished.degraded)
+
+        async def draft(tokens: Sequence[int], count: int) -> list[int]:
+            drafted = await self._engine.run(drafter.draft, tokens, count, self._end_token_ids, lambda: False)
+            return [each.token_id for each in drafted]
+
+        def take(token_ids: list[int]) -> bool:
+            finished.first_token_ns = finished.first_token_ns or self._now_ns()
+            finished.ended_ns = self._now_ns()
+            finished.num_unverified += len(token_ids)
+            if self._provenance is not None:
+                self._provenance.add(token_ids, ["unverified"] * len(token_ids))
+            self._give(self._assembler.feed(token_ids))
+            return self._assembler.stopped
+
+        await write_unverified(self._generation, draft, take)
+        if not self._generation.finish and not self._assembler.stopped:
+            raise RequestFailed(f"{finished.degraded}; and the draft has no guess to go on with", self._result())
+
     def _interrupted(self) -> bool:
         return not self._inbox.empty()
 
@@ -229,9 +259,11 @@ class _Serving:
     def _on_silence(self) -> None:
         silent_s = (self._now_ns() - self._heard_ns) / 1e9
         if silent_s > self._config.deadline_s:
-            raise RequestFailed(
-                f"no answer from {self._config.coordinator} for {silent_s:.0f} s (deadline_s)", self._result()
-            )
+            why = f"no answer from {self._config.coordinator} for {silent_s:.0f} s (deadline_s)"
+            if self._config.on_deadline == "fail":
+                raise RequestFailed(why, self._result())
+            self._finished.degraded = why
+            return
         self._retry_s = min(self._retry_s * (1.5 + random.random() / 2), self._config.retry_max_s)  # noqa: S311
         self._send(self._generation.repeat(), is_repeat=True)
 
@@ -267,7 +299,10 @@ class _Serving:
             self._reopen()
         elif refused.code not in RETRY_CODES:
             raise RequestFailed(f"coordinator refused the request ({refused.code}): {refused.message}", self._result())
-        # A refusal for now: the retry timer asks again.
+        waited_s = (self._now_ns() - self._finished.started_ns) / 1e9
+        if refused.code in NO_ROOM_CODES and not self._generation.generated and waited_s > self._config.busy_s:
+            raise NoRoom(f"no room at the coordinator for {waited_s:.0f} s (busy_s): {refused.message}", self._result())
+        # Else a refusal for now: the retry timer asks again.
 
     def _on_verdict(self, answer: Answer, verdict: Verdict) -> None:
         flight, is_open, position = (

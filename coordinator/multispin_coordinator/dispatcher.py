@@ -312,6 +312,8 @@ class Dispatcher:
             Reject: it cannot be served.
         """
         check_open(opened, self._target, self._limits, self._max_context, "coupled")
+        if opened.request_id in self.sessions:
+            raise Reject("request_owned", "another one that is alive has this request", opened.request_id)
         self._check_room(ALONE, opened)
         session = Session(opened, ALONE, self._max_context)
         session.received_ns = now_ns

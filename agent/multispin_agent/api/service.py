@@ -13,10 +13,11 @@ from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource
 from multispin_agent.generate import generate
 from multispin_agent.recording import AgentEnergy, Sources, request_energy, request_record, round_records
-from multispin_agent.request import Finished, Request, RequestFailed
+from multispin_agent.request import Finished, NoRoom, Request, RequestFailed
 from multispin_agent.upload import Recorder
 from multispin_models.api.errors import ApiError, unavailable
 from multispin_models.api.figures import metrics_of, timings_of
+from multispin_models.api.replies import Degraded
 from multispin_models.api.service import Bounds, Generated, TextRequest
 from multispin_models.clock import monotonic_ns
 from multispin_models.engine_thread import EngineThread
@@ -27,6 +28,8 @@ from multispin_models.records import AnyRecord
 __all__ = ["AgentService"]
 
 log = logging.getLogger(__name__)
+
+BUSY_RETRY_AFTER_S = 10
 
 
 class AgentService:
@@ -92,20 +95,38 @@ class AgentService:
         return f"fp_{welcome.target_fingerprint[:12]}" if welcome is not None else "fp_unknown"
 
     def bounds(self) -> Bounds | None:
-        """Return the coordinator's bounds; a shorter context of the draft only ends its drafting."""
+        """Return the coordinator's bounds; a shorter context of the draft only ends its drafting.
+
+        None also while it is silent, where the settings have new requests refused then.
+        """
         welcome = self._client.welcome
+        if self._config.when_absent == "refuse" and self.why_absent():
+            return None
         return None if welcome is None else Bounds(welcome.max_prompt_tokens, welcome.max_context_tokens)
 
     def why_absent(self) -> str:
         """Return what is the matter with the coordinator, "" if nothing."""
         return self._client.why_absent(monotonic_ns())
 
+    def why_degraded(self) -> str:
+        """Return why nothing is drafted here, "" if it is."""
+        return f"nothing is drafted here: {self._source.missing}" if self._source.missing else ""
+
     async def generate(self, request: TextRequest, on_text: Callable[[Piece], None], queued_s: float) -> Generated:
         """Return the text of a request.
 
         Raises:
-            ApiError: the coordinator refused it or this agent for good, or was silent past the deadline.
+            ApiError: the coordinator refused it or this agent for good, has no room, or was silent past the deadline;
+                or a request of this id is under way.
         """
+        if self._client.is_open(request.request_id):
+            raise ApiError(
+                409,
+                "invalid_request_error",
+                f"request {request.request_id:016x} is under way here: wait until it has ended, then resume it",
+                param="resume.id",
+                code="request_under_way",
+            )
         meter = self._meter
         started_ns = self._client.now_ns() if isinstance(meter, str) else meter.opened()
         asked = Request(
@@ -130,6 +151,9 @@ class AgentService:
         except RefusedByCoordinator as refusal:
             self._account(asked, None, started_ns, str(refusal))
             raise unavailable(str(refusal), "agent_refused") from refusal
+        except NoRoom as failure:
+            self._account(asked, failure.finished, started_ns, str(failure))
+            raise unavailable(str(failure), "coordinator_busy", BUSY_RETRY_AFTER_S) from failure
         except RequestFailed as failure:
             self._account(asked, failure.finished, started_ns, str(failure))
             log.warning("request %016x failed: %s", request.request_id, failure)
@@ -153,6 +177,7 @@ class AgentService:
                 detail=self._config.http.metrics,
             ),
             energy=energy_of(finished, energy, None if welcome is None else welcome.energy_label),
+            degraded=Degraded(finished.num_unverified, finished.degraded) if finished.num_unverified else None,
         )
 
     def _account(
