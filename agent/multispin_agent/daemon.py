@@ -23,6 +23,7 @@ from typing import NamedTuple
 import zmq
 
 from multispin_agent.attribution import BoxEnergy, account_of
+from multispin_agent.box_status import read_box_status, tell_box_status
 from multispin_agent.client import Client
 from multispin_agent.condition import tell_condition
 from multispin_agent.config import RELOADABLE, Config
@@ -36,6 +37,7 @@ from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import ENGINES
 from multispin_models.errors import ConfigError, MultispinError
 from multispin_models.journal import start_logging
+from multispin_models.messages import BoxStatus
 from multispin_models.prompts import Job, add_job_flags, job_defaults, read_jobs
 from multispin_models.records import read_boot_id
 from multispin_models.records.idle import measure_idle
@@ -120,6 +122,12 @@ def _start_recorder(config: Config, client: Client) -> Recorder | None:
     return Recorder(spool, client, config.agent_id, config.upload_bytes_per_s)
 
 
+def _box_status(config: Config, drafts: DraftSource, recorder: Recorder | None) -> BoxStatus:
+    disk = Path.cwd() if config.spool is None else Path(config.spool).parent
+    degraded = f"nothing is drafted: {drafts.missing}" if drafts.missing else ""
+    return read_box_status(disk, None if recorder is None else recorder.num_spooled, degraded)
+
+
 class _Opened(NamedTuple):
     client: Client
     drafts: DraftSource
@@ -138,17 +146,20 @@ async def _open(config: Config) -> AsyncIterator[_Opened]:
     with zmq.Context() as context:
         client = Client(config, drafts.info, context)
         sampler = meter.sampler if isinstance(meter, BoxEnergy) else meter
-        telling = asyncio.create_task(tell_condition(client.send, drafts.info, sampler))
+        tellings = [asyncio.create_task(tell_condition(client.send, drafts.info, sampler))]
         try:
             recorder = _start_recorder(config, client)
+            read = partial(_box_status, config, drafts, recorder)
+            tellings.append(asyncio.create_task(tell_box_status(client.send, read)))
             try:
                 yield _Opened(client, drafts, engine, meter, recorder)
             finally:
                 if recorder is not None:
                     await recorder.close()
         finally:
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
+            for telling in tellings:
+                telling.cancel()
+            await asyncio.gather(*tellings, return_exceptions=True)
             await client.close()
             engine.shutdown()
             drafts.close()

@@ -82,6 +82,11 @@ class Recorder:
         self._all_written.clear()
         self._taken.set()
 
+    @property
+    def num_spooled(self) -> int:
+        """Records on this box's disk that the coordinator has not acknowledged."""
+        return self._spool.num_records
+
     async def written(self) -> None:
         """Wait until all that was taken is on this box's disk, or was dropped for good with its gap there."""
         await self._all_written.wait()

@@ -16,24 +16,26 @@ from typing import NamedTuple
 import msgspec
 
 import multispin_models
-from multispin_coordinator.admission import AgentState, Reject, check_draft, check_hello, check_open, weighed_of
+from multispin_coordinator.admission import Reject, check_draft, check_hello, check_open, weighed_of
 from multispin_coordinator.batcher import Share, plan_pass
 from multispin_coordinator.config import Limits
 from multispin_coordinator.control.online import BY_ITSELF, LAST, Control, Grant
 from multispin_coordinator.control.uplink import Uplink
+from multispin_coordinator.fleet import AgentState, Fleet
 from multispin_coordinator.page.journal import PageJournal
 from multispin_coordinator.passes import Outcome, Pass, PassTiming, work_of
 from multispin_coordinator.roster import Roster
 from multispin_coordinator.schedule import Schedule
 from multispin_coordinator.session import FINISH_LENGTH, GOES_ON, Session
 from multispin_coordinator.tally import Tally
-from multispin_models.draft_payload import pack_candidates
+from multispin_coordinator.verdicts import as_undecided, one_by_one, only
 from multispin_models.energy.meter import Label
 from multispin_models.errors import WireError, WireVersionError
 from multispin_models.language_model import ModelInfo
 from multispin_models.messages import (
     PROTOCOL_VERSION,
     AgentMessage,
+    BoxStatus,
     Close,
     Condition,
     CoordinatorMessage,
@@ -46,7 +48,6 @@ from multispin_models.messages import (
     Records,
     Refused,
     Report,
-    UndecidedVerdict,
     Verdict,
     WeighedDraft,
     Welcome,
@@ -120,7 +121,7 @@ class Dispatcher:
         self.counters: Counter[str] = Counter()
         self.tally = Tally()
         self.epoch = secrets.randbits(64)
-        self.agents: dict[bytes, AgentState] = {}
+        self.fleet = Fleet()
         self._target = target
         self._end_token_ids = end_token_ids
         self._limits = limits
@@ -142,6 +143,11 @@ class Dispatcher:
         self._schedule = schedule
 
     @property
+    def agents(self) -> dict[bytes, AgentState]:
+        """Those that are here, by routing id."""
+        return self.fleet.agents
+
+    @property
     def num_kept_sequences(self) -> int:
         """Sequences of requests that have ended, kept for prompts that begin with the same tokens."""
         return self._roster.num_kept
@@ -156,9 +162,15 @@ class Dispatcher:
     def on_frame(self, agent: bytes, frames: Sequence[bytes], now_ns: int) -> list[Send]:
         """Take the frames of one message (one, if the peer is sound); return the replies that need no engine."""
         try:
-            return self._on_message(agent, decode_agent_message(_only(frames)), now_ns)
+            frame = only(frames)
+            message = decode_agent_message(frame)
+            self.fleet.heard(agent, frame[0])
+            return self._on_message(agent, message, now_ns)
         except WireVersionError as error:
-            return self._refuse(agent, Reject("protocol_version", f"{error}; install the same version on both ends"))
+            self.fleet.heard(agent, PROTOCOL_VERSION)
+            return self._refuse(
+                agent, Reject("protocol_version", f"{error}; update the older side, coordinators first")
+            )
         except WireError as error:
             # No answer: whatever sent it does not speak this protocol.
             self.counters["ignored_malformed_frame"] += 1
@@ -189,8 +201,12 @@ class Dispatcher:
             case Report():
                 self.control.on_report(agent, message, now_ns)
                 self._note_times(agent, message)
-            case Condition() if self.journal is not None:
-                self.journal.told(agent, message)
+            case Condition():
+                self.fleet.conditioned(agent, message)
+                if self.journal is not None:
+                    self.journal.told(agent, message)
+            case BoxStatus():
+                self.fleet.told(agent, message)
         return sends
 
     def _on_hello(self, agent: bytes, hello: Hello, now_ns: int) -> list[Send]:
@@ -205,9 +221,9 @@ class Dispatcher:
             self.control.on_hello(agent, hello)
             if self.journal is not None:
                 self.journal.joined(agent, hello)
-        self.agents[agent] = AgentState(hello.instance_id, now_ns)
+        self.fleet.joined(agent, hello, now_ns)
         welcome = Welcome(
-            protocol_version=PROTOCOL_VERSION,
+            protocol_version=hello.protocol_version,
             software_version=multispin_models.__version__,
             epoch=self.epoch,
             vocabulary_hash=self._target.vocabulary_hash,
@@ -449,7 +465,7 @@ class Dispatcher:
             num_reused=session.num_reused if session.is_opening else 0,
         )
         if undecided is not None:
-            verdict = _undecided(verdict, undecided)
+            verdict = as_undecided(verdict, undecided)
             session.verdicts.append(verdict)
             return [Send(session.agent, verdict)]  # it goes on, or is closed, when the agent has chosen
         verdicts = one_by_one(verdict, session.tokens[-num_accepted - 1 :]) if session.is_own else [verdict]
@@ -519,7 +535,7 @@ class Dispatcher:
             if now_ns - state.last_seen_ns > limit_ns:
                 log.warning("agent %s silent for %.0f s: its sessions are freed", agent, limit_ns / 1e9)
                 self.counters["agents_lost"] += 1
-                del self.agents[agent]
+                self.fleet.left(agent)
                 self.control.forget(agent)
                 if self._uplink is not None:
                     self._uplink.forget(agent)
@@ -585,45 +601,3 @@ class Dispatcher:
         told = (counter, self.counters[counter], agent, reject.request_id, reject)
         log.log(level, "%s %d: %r request %x: %s", *told, extra={"fields": fields})
         return [Send(agent, Refused(reject.code, reject.message[:2048], reject.request_id, reject.round))]
-
-
-def _undecided(verdict: Verdict, undecided: Undecided) -> UndecidedVerdict:
-    """Return a verdict with draws for the agent to choose from.
-
-    It cannot go on alone before it knows the choice: so an empty draft is asked for.
-    """
-    fields = msgspec.structs.asdict(verdict)
-    if verdict.alone:
-        fields |= {"alone": False, "num_draft_tokens": 0}
-    return UndecidedVerdict(**fields, candidates=pack_candidates(undecided.candidates), first=undecided.first)
-
-
-def one_by_one(verdict: Verdict, token_ids: Sequence[int]) -> list[Verdict]:
-    """Return the verdicts, a round for each token, that tell an agent of a pass whose draft it does not know.
-
-    The pass, its time and its joules, is the first one's; what comes next, the last one says.
-    """
-    found: list[Verdict] = []
-    for index, token in enumerate(token_ids):
-        is_last = index == len(token_ids) - 1
-        found.append(
-            msgspec.structs.replace(
-                verdict,
-                round=verdict.round + index,
-                num_accepted=0,
-                next_token_id=token,
-                finish=verdict.finish if is_last else GOES_ON,
-                alone=verdict.alone or not is_last,
-                residence_us=0 if index else verdict.residence_us,
-                received_ns=verdict.received_ns + 1000 * verdict.residence_us if index else verdict.received_ns,
-                verify_us=0 if index else verdict.verify_us,
-                energy_nj=0 if index and verdict.energy_nj is not None else verdict.energy_nj,
-            )
-        )
-    return found
-
-
-def _only(frames: Sequence[bytes]) -> bytes:
-    if len(frames) != 1:
-        raise WireError(f"message has {len(frames)} frames, allowed is 1")
-    return frames[0]

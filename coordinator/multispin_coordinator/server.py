@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -19,6 +20,7 @@ from multispin_coordinator.control.online import Control
 from multispin_coordinator.control.uplink import Uplink
 from multispin_coordinator.dispatcher import ALONE, Dispatcher, Send
 from multispin_coordinator.enrolment import EnrolmentChannel, open_enrolment
+from multispin_coordinator.fleet_file import kept_fleet_file
 from multispin_coordinator.keeper import Keeper
 from multispin_coordinator.page.journal import PageJournal
 from multispin_coordinator.passes import Outcome, Pass, PassTiming
@@ -95,6 +97,7 @@ class Server:
             rule=config.verification,
             uplink=_uplink(config),
         )
+        self._fleet_file = config.fleet_file
         self._model = target.model
         self._meter = meter
         self._engine = EngineThread() if engine is None else engine
@@ -139,6 +142,10 @@ class Server:
             try:
                 if journal is not None:
                     await stack.enter_async_context(journal.kept())
+                if self._fleet_file is not None:
+                    await stack.enter_async_context(
+                        kept_fleet_file(Path(self._fleet_file), self.dispatcher.fleet, self._now_ns)
+                    )
                 while True:
                     await asyncio.wait({self._failed}, timeout=TICK_S)
                     if self._failed.done():
@@ -205,7 +212,7 @@ class Server:
             if agent == ALONE:
                 self._tell_user(message)
             else:
-                self._send_to_agent(agent, encode(message))
+                self._send_to_agent(agent, encode(message, self.dispatcher.fleet.version_of(agent)))
 
     def _send_to_agent(self, agent: bytes, payload: bytes) -> None:
         if self._channel.send([agent, payload]):

@@ -16,15 +16,17 @@
       Ping   ------------------------------>
              <------------------------------  Pong       alive, and still the same epoch
       Condition --------------------------->             the draft, power and temperature of the box, for a viewer
+      BoxStatus --------------------------->             disk, heat, throttling, clock, for the table of agents
       Records ----------------------------->             what was measured, when nothing else is to be sent
              <------------------------------  RecordsAck it is on disk
              <------------------------------  Pace       how much to send a second, where the uplink is shared out
 
 A frame is one byte of protocol version, then a msgpack array [type, fields ...]; on the ROUTER side the frame list is
-[routing id, frame]. The routing id is the agent's id. Draft and Verdict are idempotent: (request, round) asked twice
-gives the same verdict. After a reconnect, or from another agent, Open with the committed tokens resumes a request.
-Rounds go up for as long as a request lives, reopened or not, so nothing late is ever taken for something new: an Open
-that resumes takes a round above all that the coordinator can have gone to alone.
+[routing id, frame]. A coordinator also serves agents of the version before (`SERVED_VERSIONS`), whose messages are
+those of this one but for what is new, and answers each in its own. The routing id is the agent's id. Draft and Verdict
+are idempotent: (request, round) asked twice gives the same verdict. After a reconnect, or from another agent, Open with
+the committed tokens resumes a request. Rounds go up for as long as a request lives, reopened or not, so nothing late is
+ever taken for something new: an Open that resumes takes a round above all that the coordinator can have gone to alone.
 """
 
 from typing import Annotated, Final
@@ -43,7 +45,9 @@ __all__ = [
     "MOST_DRAFTED",
     "PRICE_UNIT",
     "PROTOCOL_VERSION",
+    "SERVED_VERSIONS",
     "AgentMessage",
+    "BoxStatus",
     "Close",
     "Condition",
     "CoordinatorMessage",
@@ -67,7 +71,8 @@ __all__ = [
     "encode",
 ]
 
-PROTOCOL_VERSION: Final = 5
+PROTOCOL_VERSION: Final = 6
+SERVED_VERSIONS: Final = (PROTOCOL_VERSION - 1, PROTOCOL_VERSION)  # of agents, by a coordinator; 6 brought BoxStatus
 MAX_FRAME_BYTES: Final = 1 << 20  # MAXMSGSIZE of both sockets: 200,000 tokens, far above any context served
 MAX_RECORD_BYTES: Final = 1 << 19  # a text of a whole context and its token ids
 MOST_DRAFTED: Final = 64  # in a round, whatever the limits
@@ -78,6 +83,7 @@ TokenId = Annotated[int, Meta(ge=0, lt=1 << 24)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 31)]
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Text = Annotated[str, Meta(max_length=2048)]
+Short = Annotated[str, Meta(max_length=255)]
 ByteRate = Annotated[float, Meta(ge=1.0, le=1e12)]
 Large = Annotated[int, Meta(ge=0)]  # 64 bits: nanoseconds of a clock, sums of microseconds and nanojoules
 
@@ -199,6 +205,33 @@ class Condition(Struct, frozen=True, array_like=True, forbid_unknown_fields=True
             raise ValueError(
                 "power_mw and power_label are null together: joules of one kind are never those of another"
             )
+
+
+class BoxStatus(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=10):
+    """What an agent says of its box once a minute, or when it changes; nothing is decided by it.
+
+    Attributes:
+        wall_ms: its wall clock, Unix time.
+        uptime_s: since the box booted.
+        disk_free_mb, disk_mb: of the disk that holds its spool, in 10**6 bytes; null if not known.
+        num_spooled: records that wait for the coordinator; null without a spool.
+        temperature_millidegrees: Celsius, of the hottest thermal zone; null if not known.
+        throttled: what slows it now, in words; "" for nothing, null where nothing of the kind is told.
+        clock_bound_us: its wall clock is not further off, as chrony says; null if not known.
+        clock_reason: why that is null; else null.
+        degraded: what does not work though it serves; null if all does.
+    """
+
+    wall_ms: Large
+    uptime_s: Count
+    disk_free_mb: Large | None = None
+    disk_mb: Large | None = None
+    num_spooled: Count | None = None
+    temperature_millidegrees: Annotated[int, Meta(ge=-273_150, lt=1 << 31)] | None = None
+    throttled: Short | None = None
+    clock_bound_us: Count | None = None
+    clock_reason: Short | None = None
+    degraded: Short | None = None
 
 
 class SpooledRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -376,18 +409,22 @@ class Pong(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag
     epoch: RequestId
 
 
-AgentMessage = Hello | Open | Draft | WeighedDraft | Close | Ping | Report | Condition | Records
+AgentMessage = Hello | Open | Draft | WeighedDraft | Close | Ping | Report | Condition | BoxStatus | Records
 CoordinatorMessage = Welcome | Refused | Verdict | UndecidedVerdict | Pong | RecordsAck | Pace
 
-_VERSION_BYTE = bytes([PROTOCOL_VERSION])
 _encoder = msgspec.msgpack.Encoder()
 _agent_decoder: msgspec.msgpack.Decoder[AgentMessage] = msgspec.msgpack.Decoder(AgentMessage)
 _coordinator_decoder: msgspec.msgpack.Decoder[CoordinatorMessage] = msgspec.msgpack.Decoder(CoordinatorMessage)
 
 
-def encode(message: AgentMessage | CoordinatorMessage) -> bytes:
-    """Return the frame of a message; the inverse of the two `decode` functions."""
-    return _VERSION_BYTE + _encoder.encode(message)
+def encode(message: AgentMessage | CoordinatorMessage, version: int = PROTOCOL_VERSION) -> bytes:
+    """Return the frame of a message; the inverse of the two `decode` functions.
+
+    Args:
+        message: any.
+        version: that the other side speaks.
+    """
+    return bytes([version]) + _encoder.encode(message)
 
 
 def decode_agent_message(frame: bytes) -> AgentMessage:
@@ -395,10 +432,10 @@ def decode_agent_message(frame: bytes) -> AgentMessage:
 
     Raises:
         WireError: too long, or not a message of this protocol; says which field.
-        WireVersionError: of another version.
+        WireVersionError: of none of `SERVED_VERSIONS`.
     """
     try:
-        return _agent_decoder.decode(_body(frame, "an agent"))
+        return _agent_decoder.decode(_body(frame, "an agent", SERVED_VERSIONS))
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise WireError(f"frame of {len(frame)} bytes from an agent is no message: {error}") from error
 
@@ -411,16 +448,16 @@ def decode_coordinator_message(frame: bytes) -> CoordinatorMessage:
         WireVersionError: of another version.
     """
     try:
-        return _coordinator_decoder.decode(_body(frame, "the coordinator"))
+        return _coordinator_decoder.decode(_body(frame, "the coordinator", (PROTOCOL_VERSION,)))
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise WireError(f"frame of {len(frame)} bytes from the coordinator is no message: {error}") from error
 
 
-def _body(frame: bytes, sender: str) -> memoryview:
+def _body(frame: bytes, sender: str, versions: tuple[int, ...]) -> memoryview:
     if not 2 <= len(frame) <= MAX_FRAME_BYTES:
         raise WireError(f"frame from {sender} has {len(frame)} bytes, allowed are 2 to {MAX_FRAME_BYTES}")
-    if frame[0] != PROTOCOL_VERSION:
+    if frame[0] not in versions:
         raise WireVersionError(
-            f"frame from {sender} has protocol version {frame[0]}, this side speaks {PROTOCOL_VERSION}"
+            f"frame from {sender} has protocol version {frame[0]}, this side speaks {' and '.join(map(str, versions))}"
         )
     return memoryview(frame)[1:]

@@ -15,6 +15,7 @@ from multispin_models.messages import (
     MAX_FRAME_BYTES,
     PROTOCOL_VERSION,
     AgentMessage,
+    BoxStatus,
     Close,
     Condition,
     CoordinatorMessage,
@@ -76,6 +77,19 @@ AGENT_MESSAGES: st.SearchStrategy[AgentMessage] = st.one_of(
     st.builds(Ping, COUNT),
     st.builds(Records, NAME, COUNT, RECORDS),
     st.builds(Condition, NAME, COUNT, st.just("modelled"), st.none(), st.integers(-273_150, 2**31 - 1), st.none()),
+    st.builds(
+        BoxStatus,
+        U64,
+        COUNT,
+        st.none() | U64,
+        st.none() | U64,
+        st.none() | COUNT,
+        st.none() | st.integers(-273_150, 2**31 - 1),
+        st.none() | st.text(max_size=255),
+        st.none() | COUNT,
+        st.none() | st.text(max_size=255),
+        st.none() | NAME,
+    ),
     st.builds(Condition, NAME, st.none(), st.none(), NAME, st.none(), NAME),
 )
 VERDICT: dict[str, st.SearchStrategy[Any]] = {
@@ -178,10 +192,18 @@ def test_a_verdict_that_waited_for_hours_in_a_queue_and_cost_kilojoules_is_still
 @pytest.mark.parametrize("version", [0, 2, 255])
 def test_another_version_is_told_apart_from_garbage(version: int) -> None:
     frame = bytes([version]) + encode(SAMPLE)[1:]
-    with pytest.raises(WireVersionError, match=f"version {version}, this side speaks 5"):
+    with pytest.raises(WireVersionError, match=f"version {version}, this side speaks 5 and 6"):
         decode_agent_message(frame)
     with pytest.raises(WireVersionError):
         decode_coordinator_message(frame)
+
+
+def test_an_agents_frame_of_the_version_before_is_read_and_one_can_be_written() -> None:
+    frame = encode(SAMPLE, PROTOCOL_VERSION - 1)
+    assert frame[0] == PROTOCOL_VERSION - 1
+    assert decode_agent_message(frame) == SAMPLE
+    with pytest.raises(WireVersionError, match="from the coordinator has protocol version 5, this side speaks 6"):
+        decode_coordinator_message(encode(Pong(1, 1), PROTOCOL_VERSION - 1))
 
 
 def test_no_part_of_a_frame_is_a_message() -> None:
