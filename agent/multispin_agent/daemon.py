@@ -38,6 +38,7 @@ from multispin_models.engines import ENGINES
 from multispin_models.errors import ConfigError, MultispinError
 from multispin_models.journal import start_logging
 from multispin_models.messages import BoxStatus
+from multispin_models.open_files import raise_file_limit
 from multispin_models.prompts import Job, add_job_flags, job_defaults, read_jobs
 from multispin_models.records import read_boot_id
 from multispin_models.records.idle import measure_idle
@@ -276,6 +277,7 @@ def run(args: argparse.Namespace) -> int:
     """Run `multispin agent`; return the exit status."""
     start_logging()
     try:
+        raise_file_limit()
         return asyncio.run(_serve(read_settings(Config, args), args))
     except MultispinError as error:
         log.error("%s", error)  # noqa: TRY400 - what to do is in the message, not in the trace

@@ -36,6 +36,7 @@ from multispin_models.engines import ENGINES, Loaded, load_side, log_progress
 from multispin_models.errors import ConfigError, MultispinError, UnsupportedModel
 from multispin_models.journal import start_logging
 from multispin_models.language_model import ModelInfo
+from multispin_models.open_files import raise_file_limit
 from multispin_models.probes import probe_exactness, probe_rollback
 from multispin_models.records.idle import measure_idle
 from multispin_models.records.journal import Account, Journal
@@ -245,6 +246,7 @@ def run(args: argparse.Namespace) -> int:
     start_logging()
     try:
         config = read_settings(Config, args)
+        raise_file_limit()
         log.info("settings: %s", msgspec.json.encode(config).decode())
         asyncio.run(serve(config, lambda: read_settings(Config, args)))
     except MultispinError as error:

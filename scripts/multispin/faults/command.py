@@ -36,11 +36,16 @@ DISKS = ("agent-disk", "coordinator-disk")
 def add_fault_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the fault harness."""
     group = parser.add_argument_group("faults", "in place of the matrix, faults at random while users ask")
-    group.add_argument("--faults", type=int, metavar="N", help="faults with an effect, in all legs together")
+    group.add_argument(
+        "--faults", type=int, metavar="N", help="faults with an effect, in all legs together (0: only --strangers)"
+    )
     group.add_argument("--minutes", type=float, default=0.0, metavar="M", help="with faults, at least (default 0)")
     group.add_argument("--agents", type=int, default=4, metavar="N", help="default %(default)s")
     group.add_argument("--users", type=int, default=6, metavar="N", help="who ask without pause (default %(default)s)")
     group.add_argument("--pause-s", type=float, metavar="S", help="from fault to fault, mean (default: M / N, or 1.0)")
+    group.add_argument(
+        "--strangers", type=int, default=0, metavar="N", help="half-open connections to the coordinator meanwhile"
+    )
     names = ", ".join(kind.name for kind in KINDS)
     group.add_argument("--without", default="", metavar="KINDS", help=f"leave these out, of {names}")
     group.add_argument("--fault-seed", type=int, metavar="S", help="of the first leg's faults (default: random)")
@@ -60,7 +65,7 @@ def needs_namespace(args: argparse.Namespace) -> bool:
     Raises:
         ConfigError: a flag is out of range.
     """
-    for name, least in (("faults", 1), ("agents", 1), ("users", 1)):
+    for name, least in (("faults", 0), ("agents", 1), ("users", 1), ("strangers", 0)):
         if getattr(args, name) < least:
             raise ConfigError(f"--{name} is {getattr(args, name)}, allowed is {least} or more")
     return not set(DISKS) <= set(_without(args)) and not in_own_namespace()
@@ -95,12 +100,13 @@ def run_faults(args: argparse.Namespace, jobs: Sequence[Job], texts: Mapping[str
     legs = _legs_before(out)
     done_faults, done_s = sum(leg.num_faults for leg in legs), sum(leg.seconds for leg in legs)
     if done_faults < args.faults or done_s < 60.0 * args.minutes:
-        pause_s = args.pause_s or (60.0 * args.minutes / args.faults if args.minutes else 1.0)
+        pause_s = args.pause_s or (60.0 * args.minutes / args.faults if args.minutes and args.faults else 1.0)
         settings = LegSettings(
             num_faults=max(0, args.faults - done_faults),
             seconds=max(0.0, 60.0 * args.minutes - done_s),
             mean_pause_s=pause_s,
             num_users=args.users,
+            num_strangers=args.strangers,
             seed=args.fault_seed if args.fault_seed is not None and not legs else secrets.randbits(32),
             without=without,
             left_out=tuple(left_out),

@@ -7,6 +7,7 @@ import msgspec
 
 from multispin.faults.books import RecordsFound
 from multispin.faults.kinds import KINDS
+from multispin.faults.strangers import StrangersFigures
 from multispin.faults.users import Served
 
 __all__ = ["DaemonFigures", "KindFigures", "LegFigures", "by_kind", "table", "wrongs"]
@@ -80,6 +81,8 @@ class LegFigures(msgspec.Struct, frozen=True):
         daemons: their longest lives.
         left_out: kinds that could not be tried, with the reason.
         seed: of the faults.
+        median_s: of a request, from the first asking to the last character.
+        strangers: half-open connections that were held; null without.
     """
 
     seconds: float
@@ -97,6 +100,8 @@ class LegFigures(msgspec.Struct, frozen=True):
     daemons: tuple[DaemonFigures, ...]
     left_out: tuple[str, ...]
     seed: int
+    median_s: float | None = None
+    strangers: StrangersFigures | None = None
 
     @property
     def num_faults(self) -> int:
@@ -176,6 +181,14 @@ def table(legs: Sequence[LegFigures]) -> str:
             f"{daemon.files_end:>3}"
             for daemon in leg.daemons
         ]
+        if leg.median_s is not None:
+            lines.append(f"  a request took {leg.median_s:.2f} s (median of {leg.num_requests})")
+        if leg.strangers is not None:
+            flood = leg.strangers
+            lines.append(
+                f"  strangers: {flood.most_open} of {flood.wanted} half-open connections at once; {flood.opened} "
+                f"opened, {flood.given_up} given up by the coordinator, {flood.refused} refused"
+            )
         if leg.num_not_started:
             lines.append(f"  starts that failed since the disk was full: {leg.num_not_started}")
         lines += [f"  not tried: {what}" for what in leg.left_out]

@@ -4,7 +4,9 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
+from statistics import median
 
 import msgspec
 import psutil
@@ -14,6 +16,7 @@ from multispin.faults.figures import DaemonFigures, LegFigures, by_kind
 from multispin.faults.injection import inject
 from multispin.faults.kinds import Fault, FaultDraw
 from multispin.faults.site import Site, SiteSettings
+from multispin.faults.strangers import StrangersFigures, strangers_at
 from multispin.faults.users import Expected, Served, Users
 from multispin_models.records import JsonlWriter
 
@@ -34,6 +37,7 @@ class LegSettings(msgspec.Struct, frozen=True):
         seconds: least time with faults.
         mean_pause_s: from fault to fault.
         num_users: who ask without pause.
+        num_strangers: connections to the coordinator that are held open and never speak.
         seed: of the faults, and of what is asked.
         without: kinds that are not tried.
         left_out: why, for the table.
@@ -44,6 +48,7 @@ class LegSettings(msgspec.Struct, frozen=True):
     mean_pause_s: float
     num_users: int
     seed: int
+    num_strangers: int = 0
     without: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
@@ -92,6 +97,8 @@ class _Leg:
 
     async def inject(self) -> None:
         """Let faults come until the leg is over; several may be on at once, but two of a kind at one end never."""
+        if not self._settings.num_faults:
+            await asyncio.sleep(self._settings.seconds)
         while not self.is_over:
             await asyncio.sleep(self._draw.pause_s(self._settings.mean_pause_s))
             for _ in range(REDRAWS):
@@ -205,10 +212,16 @@ async def run_leg(
     site = Site(site_settings, folder)
     users = Users(site.ports, texts, settings.seed)
     asking: list[asyncio.Task[None]] = []
+    strangers = AsyncExitStack()
     with JsonlWriter(folder / "faults.jsonl") as faults, JsonlWriter(folder / "served.jsonl") as written:
         try:
             await site.start()
             leg = _Leg(settings, site, users, faults)
+            flood = None
+            if settings.num_strangers:
+                flood = await strangers.enter_async_context(
+                    strangers_at("127.0.0.1", site.coordinator_port, settings.num_strangers)
+                )
             watching = asyncio.create_task(leg.watch())
             asking = [asyncio.create_task(users.run(number)) for number in range(settings.num_users)]
             injecting = asyncio.create_task(leg.inject())
@@ -227,16 +240,18 @@ async def run_leg(
             await leg.end_faults()
             users.stop()
             await asyncio.gather(*asking)
+            await strangers.aclose()
             await leg.drain()
             _write(written, users.served, num_written)
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
             leg.books.look()
             await asyncio.to_thread(site.stop)
-            figures = _figures(settings, leg, users.served, texts, seconds)
+            figures = _figures(settings, leg, users.served, texts, seconds, flood)
         finally:
             for task in asking:
                 task.cancel()
+            await strangers.aclose()
             await asyncio.to_thread(site.stop)
             await site.close()
     (folder / "leg.json").write_bytes(msgspec.json.encode(figures))
@@ -250,7 +265,12 @@ def _write(writer: JsonlWriter, served: Sequence[Served], done: int) -> int:
 
 
 def _figures(
-    settings: LegSettings, leg: _Leg, served: Sequence[Served], texts: Sequence[Expected], seconds: float
+    settings: LegSettings,
+    leg: _Leg,
+    served: Sequence[Served],
+    texts: Sequence[Expected],
+    seconds: float,
+    flood: StrangersFigures | None,
 ) -> LegFigures:
     by_name = {text.name: text for text in texts}
     whole = [each for each in served if not each.error]
@@ -274,4 +294,6 @@ def _figures(
         daemons=tuple(_figures_of(name, lives) for name, lives in leg.lives.items() if lives),
         left_out=settings.left_out,
         seed=settings.seed,
+        median_s=median([each.seconds for each in whole]) if whole else None,
+        strangers=flood,
     )

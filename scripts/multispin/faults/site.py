@@ -161,9 +161,8 @@ class Site:
             if self._settings.has_disks:
                 self._stack.enter_context(mounted_disk(daemon.disk, size_mb))
             daemon.set_clock(0.0)
-        port = int(self._endpoint.rpartition(":")[2])
         for meddling in self.meddlings:
-            relay = Relay("127.0.0.1", port, meddler=_meddler(meddling))
+            relay = Relay("127.0.0.1", self.coordinator_port, meddler=_meddler(meddling))
             self.relays.append(await self._stack.enter_async_context(relay))
         for daemon in self.daemons.values():
             daemon.start()
@@ -171,6 +170,11 @@ class Site:
             await daemon.ready()
             if not daemon.is_up:
                 await asyncio.to_thread(daemon.supervised.wait_ready)  # raises, with its log
+
+    @property
+    def coordinator_port(self) -> int:
+        """Where it listens, past all relays."""
+        return int(self._endpoint.rpartition(":")[2])
 
     def restart_dead(self) -> list[str]:
         """Start again what has died; return its names."""
