@@ -50,8 +50,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         deadline_s: a request without any answer for so long is given up by its coordinator's side.
         on_deadline: what it does then: "fail" ends it with an error; "draft" writes the rest by the draft model alone.
             That is not the target's text: the reply says from where on (`degraded`), and the record does.
-        busy_s: a request that has not begun, and for which the coordinator has no room for so long, is refused with 503
-            and the time to come back; one that has begun waits on.
+        busy_s: a user's request that has not begun, and for which the coordinator has no room for so long, is refused
+            with 503 and the time to come back; one that has begun waits on, as does one of a file.
         when_absent: what becomes of new requests of users while the coordinator is silent: "wait" takes them, and they
             begin when it is back, up to `deadline_s`; "refuse" answers 503 and the time to come back.
         without_draft: what an agent of users does when the draft model is missing or does not work: "serve" goes on

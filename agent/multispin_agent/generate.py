@@ -50,7 +50,9 @@ class _Serving:
         engine: Engine,
         on_text: Callable[[Piece], None],
         started_ns: int | None,
+        busy_s: float | None,
     ) -> None:
+        self._busy_s = busy_s
         self._config = config
         self._client = client
         self._engine = engine
@@ -300,7 +302,8 @@ class _Serving:
         elif refused.code not in RETRY_CODES:
             raise RequestFailed(f"coordinator refused the request ({refused.code}): {refused.message}", self._result())
         waited_s = (self._now_ns() - self._finished.started_ns) / 1e9
-        if refused.code in NO_ROOM_CODES and not self._generation.generated and waited_s > self._config.busy_s:
+        begun = self._busy_s is None or self._generation.generated
+        if refused.code in NO_ROOM_CODES and not begun and waited_s > (self._busy_s or 0.0):
             raise NoRoom(f"no room at the coordinator for {waited_s:.0f} s (busy_s): {refused.message}", self._result())
         # Else a refusal for now: the retry timer asks again.
 
@@ -388,6 +391,7 @@ async def generate(
     engine: Engine,
     on_text: Callable[[Piece], None] = lambda _piece: None,
     started_ns: int | None = None,
+    busy_s: float | None = None,
 ) -> Finished:
     """Return the text of a request and how it came about.
 
@@ -399,8 +403,10 @@ async def generate(
         engine: its thread.
         on_text: called with every piece of text as it becomes certain; with its spans, if the request asks for them.
         started_ns: when it began, by the client's clock; null for now.
+        busy_s: how long it may wait for room at the coordinator before it begins; null: as long as it takes.
 
     Raises:
+        NoRoom: there was none for so long.
         RequestFailed: refused for good, or the coordinator was silent past the deadline.
     """
-    return await _Serving(request, config, client, drafts, engine, on_text, started_ns).run()
+    return await _Serving(request, config, client, drafts, engine, on_text, started_ns, busy_s).run()

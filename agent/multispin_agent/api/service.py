@@ -147,6 +147,7 @@ class AgentService:
                 engine=self._engine,
                 on_text=on_text,
                 started_ns=started_ns,
+                busy_s=self._config.busy_s,
             )
         except RefusedByCoordinator as refusal:
             self._account(asked, None, started_ns, str(refusal))
