@@ -38,11 +38,12 @@ from multispin_models.messages import (
     encode,
 )
 
-__all__ = ["Answer", "Client", "Event", "Guessed", "Reconnected", "RefusedByCoordinator", "Silence"]
+__all__ = ["Answer", "Client", "Event", "Guessed", "HeardAgain", "Reconnected", "RefusedByCoordinator", "Silence"]
 
 log = logging.getLogger(__name__)
 
 HELLO_RETRY_S = 1.0
+PINGS_LATE = 1.5  # intervals of silence, after which the way was interrupted
 PINGS_MISSED = 3  # without an answer, before the coordinator counts as gone
 RECORD_CODES = frozenset({"records_not_kept", "records_schema", "bad_record"})
 FATAL_CODES = frozenset({"protocol_version", "vocabulary_mismatch", "bad_agent_id"})
@@ -93,7 +94,18 @@ class Guessed:
     position: int
 
 
-Event = Answer | Reconnected | RefusedByCoordinator | Silence | Guessed
+@dataclass(frozen=True)
+class HeardAgain:
+    """The coordinator was silent for longer than it should, and is not any more: what awaits an answer asks at once.
+
+    Attributes:
+        heard_ns: monotonic, when it was; a request that has had an answer since need not ask.
+    """
+
+    heard_ns: int
+
+
+Event = Answer | Reconnected | RefusedByCoordinator | Silence | HeardAgain | Guessed
 """What a request can hear: an answer, to be opened again, that nothing more will come, nothing, or a guess."""
 
 
@@ -240,7 +252,8 @@ class Client:
         self.send(hello)
 
     def _on_frames(self, frames: list[bytes]) -> None:
-        received_ns = self._heard_ns = self.now_ns()
+        before_ns, received_ns = self._heard_ns, self.now_ns()
+        self._heard_ns = received_ns
         frame = b"".join(frames)
         try:
             message = decode_coordinator_message(frame)
@@ -268,6 +281,15 @@ class Client:
                     self.counters["ignored_unknown_request"] += 1
                 else:
                     inbox.put_nowait(Answer(message, received_ns, len(frame)))
+        self._note_gap(before_ns, received_ns)
+
+    def _note_gap(self, before_ns: int, now_ns: int) -> None:
+        """Have requests ask at once after an interruption: their back-off may have grown long."""
+        if self.welcome is None or (now_ns - before_ns) / 1e9 <= PINGS_LATE * self.welcome.ping_interval_s:
+            return
+        self.counters["interruptions"] += 1
+        for inbox in self._inboxes.values():
+            inbox.put_nowait(HeardAgain(now_ns))
 
     def _on_records_answer(self, answer: RecordsAck | Refused) -> None:
         if self.on_records is None:

@@ -11,7 +11,16 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
-from multispin_agent.client import Answer, Client, Event, Guessed, Reconnected, RefusedByCoordinator, Silence
+from multispin_agent.client import (
+    Answer,
+    Client,
+    Event,
+    Guessed,
+    HeardAgain,
+    Reconnected,
+    RefusedByCoordinator,
+    Silence,
+)
 from multispin_agent.confidence import RequestConfidence
 from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource
@@ -269,6 +278,12 @@ class _Serving:
         self._retry_s = min(self._retry_s * (1.5 + random.random() / 2), self._config.retry_max_s)  # noqa: S311
         self._send(self._generation.repeat(), is_repeat=True)
 
+    def _on_heard_again(self, heard: HeardAgain) -> None:
+        """Ask at once for what was lost meanwhile; what comes twice does no harm."""
+        self._retry_s = self._config.retry_s
+        if self._heard_ns < heard.heard_ns and self._generation.flight is not None:
+            self._send(self._generation.repeat(), is_repeat=True)
+
     def _on_answer(self, answer: Event) -> None:
         if isinstance(answer, Silence):
             if answer.heard_ns == self._heard_ns:
@@ -276,6 +291,9 @@ class _Serving:
             return
         if isinstance(answer, Guessed):
             self._on_guessed(answer)
+            return
+        if isinstance(answer, HeardAgain):
+            self._on_heard_again(answer)
             return
         self._heard_ns = self._now_ns()
         if isinstance(answer, RefusedByCoordinator):

@@ -17,6 +17,7 @@ from multispin_agent.generate import generate
 from multispin_agent.request import Finished, Request, RequestFailed
 from multispin_agent.serve_file import ServeFile
 from multispin_models.channel import Channel, Security
+from multispin_models.clock import monotonic_ns
 from multispin_models.connections import open_coordinator_channel
 from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import Loaded
@@ -348,6 +349,36 @@ def test_after_a_new_coordinator_with_a_lower_limit_drafts_are_shorter() -> None
         again = await scene.hear(Open)
         scene.say(msgspec.structs.replace(VERDICT, round=again.round, next_token_id=6))
         assert len((await scene.hear(Draft)).draft_token_ids) == 1
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    play(part)
+
+
+def test_after_an_interruption_a_request_asks_at_once_however_long_it_would_have_waited() -> None:
+    later_ns = 0
+
+    async def part(scene: Scene) -> None:
+        nonlocal later_ns
+        await scene.hear(Hello)
+        scene.client.now_ns = lambda: monotonic_ns() + later_ns
+        scene.say(msgspec.structs.replace(WELCOME, ping_interval_s=100.0))
+        await asyncio.wait_for(scene.client.ready(), 10)
+        scene.config = msgspec.structs.replace(scene.config, retry_s=600.0, retry_max_s=600.0, deadline_s=6000.0)
+        task = scene.generate()
+        opened = await scene.hear(Open)
+        scene.say(Pong(1, WELCOME.epoch), Pong(2, WELCOME.epoch))
+        later_ns += 200 * 10**9
+        scene.say(Pong(3, WELCOME.epoch))
+        assert await scene.hear(Open) == opened
+        later_ns += 200 * 10**9
+        scene.say(VERDICT)  # the answer itself is what ends the silence
+        first = await scene.hear(Draft)
+        later_ns += 200 * 10**9
+        scene.say(Pong(4, WELCOME.epoch))
+        assert await scene.hear(Draft) == first, "asked again after the third, and not after the second"
+        assert not [message for message in scene.heard if isinstance(message, Open | Draft)]
+        assert scene.client.counters["interruptions"] >= 2
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
