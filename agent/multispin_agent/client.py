@@ -5,7 +5,6 @@ import logging
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import zmq
@@ -14,13 +13,14 @@ import multispin_models
 from multispin_agent.confidence import Confidence
 from multispin_agent.config import Config
 from multispin_agent.draft_length import DraftHistory
+from multispin_agent.events import Answer, Event, HeardAgain, Reconnected, RefusedByCoordinator
 from multispin_agent.pacing import Pacer
 from multispin_models.channel import FrameChannel
 from multispin_models.clock import monotonic_ns
 from multispin_models.clock_offset import ClockOffset
 from multispin_models.clock_watch import ClockWatch
 from multispin_models.connections import open_agent_channel
-from multispin_models.errors import ConfigError, WireError
+from multispin_models.errors import WireError
 from multispin_models.language_model import ModelInfo
 from multispin_models.messages import (
     PROTOCOL_VERSION,
@@ -38,7 +38,7 @@ from multispin_models.messages import (
     encode,
 )
 
-__all__ = ["Answer", "Client", "Event", "Guessed", "HeardAgain", "Reconnected", "RefusedByCoordinator", "Silence"]
+__all__ = ["Client"]
 
 log = logging.getLogger(__name__)
 
@@ -47,66 +47,6 @@ PINGS_LATE = 1.5  # intervals of silence, after which the way was interrupted
 PINGS_MISSED = 3  # without an answer, before the coordinator counts as gone
 RECORD_CODES = frozenset({"records_not_kept", "records_schema", "bad_record"})
 FATAL_CODES = frozenset({"protocol_version", "vocabulary_mismatch", "bad_agent_id"})
-
-
-class RefusedByCoordinator(ConfigError):
-    """The coordinator will never serve this agent as it is configured."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A Verdict or Refused for one request.
-
-    Attributes:
-        message: as it came.
-        received_ns: monotonic, when it was read (t4 of four).
-        num_bytes: of its frame.
-    """
-
-    message: Verdict | Refused
-    received_ns: int
-    num_bytes: int
-
-
-class Reconnected:
-    """The coordinator is a new one, or has forgotten this agent: every request must be opened again."""
-
-
-@dataclass(frozen=True)
-class Silence:
-    """No answer came in the time that a request gave itself.
-
-    Attributes:
-        heard_ns: monotonic, when it had last heard something; if it has since, this is no news.
-    """
-
-    heard_ns: int
-
-
-@dataclass(frozen=True)
-class Guessed:
-    """The draft model is done with a guess that nobody waited for.
-
-    Attributes:
-        position: of the token that was guessed.
-    """
-
-    position: int
-
-
-@dataclass(frozen=True)
-class HeardAgain:
-    """The coordinator was silent for longer than it should, and is not any more: what awaits an answer asks at once.
-
-    Attributes:
-        heard_ns: monotonic, when it was; a request that has had an answer since need not ask.
-    """
-
-    heard_ns: int
-
-
-Event = Answer | Reconnected | RefusedByCoordinator | Silence | HeardAgain | Guessed
-"""What a request can hear: an answer, to be opened again, that nothing more will come, nothing, or a guess."""
 
 
 class Client:

@@ -11,20 +11,12 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 
-from multispin_agent.client import (
-    Answer,
-    Client,
-    Event,
-    Guessed,
-    HeardAgain,
-    Reconnected,
-    RefusedByCoordinator,
-    Silence,
-)
+from multispin_agent.client import Client
 from multispin_agent.confidence import RequestConfidence
 from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource
 from multispin_agent.drafter import Drafted, Drafter
+from multispin_agent.events import Answer, Event, Guessed, HeardAgain, Reconnected, RefusedByCoordinator, Silence
 from multispin_agent.generation import Generation
 from multispin_agent.request import Finished, NoRoom, Request, RequestFailed, RoundTiming
 from multispin_agent.round_clock import RoundClock

@@ -18,7 +18,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
-from multispin_agent.client import Client, RefusedByCoordinator
+from multispin_agent.client import Client
+from multispin_agent.events import RefusedByCoordinator
 from multispin_agent.spool import Line, Spool, SpoolUnwritable, line_of
 from multispin_models.engine_thread import EngineThread
 from multispin_models.messages import Records, RecordsAck, Refused

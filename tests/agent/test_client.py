@@ -10,9 +10,10 @@ import pytest
 import zmq
 from tests.toy_model import END_TOKEN, ToyModel
 
-from multispin_agent.client import Answer, Client, Reconnected, RefusedByCoordinator
+from multispin_agent.client import Client
 from multispin_agent.config import Config
 from multispin_agent.draft_source import model_source
+from multispin_agent.events import Answer, Reconnected, RefusedByCoordinator
 from multispin_agent.generate import generate
 from multispin_agent.request import Finished, Request, RequestFailed
 from multispin_agent.serve_file import ServeFile

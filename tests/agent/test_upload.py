@@ -11,7 +11,7 @@ import pytest
 from tests.models.test_records import a_round, request
 
 from multispin_agent import upload
-from multispin_agent.client import RefusedByCoordinator
+from multispin_agent.events import RefusedByCoordinator
 from multispin_agent.spool import Spool, SpoolUnwritable
 from multispin_agent.upload import Recorder
 from multispin_models.messages import Records, RecordsAck, Refused

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from multispin_agent.api.collector import AgentCollector
 from multispin_agent.api.figures import course_of, energy_of
 from multispin_agent.attribution import BoxEnergy
-from multispin_agent.client import Client, RefusedByCoordinator
+from multispin_agent.client import Client
 from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource
+from multispin_agent.events import RefusedByCoordinator
 from multispin_agent.generate import generate
 from multispin_agent.recording import AgentEnergy, Sources, request_energy, request_record, round_records
 from multispin_agent.request import Finished, NoRoom, Request, RequestFailed
