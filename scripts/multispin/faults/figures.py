@@ -81,6 +81,7 @@ class LegFigures(msgspec.Struct, frozen=True):
         daemons: their longest lives.
         left_out: kinds that could not be tried, with the reason.
         seed: of the faults.
+        num_resumed: broken streams that went on at another agent by their id.
         median_s: of a request, from the first asking to the last character.
         strangers: half-open connections that were held; null without.
     """
@@ -101,6 +102,7 @@ class LegFigures(msgspec.Struct, frozen=True):
     left_out: tuple[str, ...]
     seed: int
     median_s: float | None = None
+    num_resumed: int = 0
     strangers: StrangersFigures | None = None
 
     @property
@@ -182,7 +184,10 @@ def table(legs: Sequence[LegFigures]) -> str:
             for daemon in leg.daemons
         ]
         if leg.median_s is not None:
-            lines.append(f"  a request took {leg.median_s:.2f} s (median of {leg.num_requests})")
+            lines.append(
+                f"  a request took {leg.median_s:.2f} s (median of {leg.num_requests}); {leg.num_resumed} of the "
+                "broken streams went on at another agent by their id"
+            )
         if leg.strangers is not None:
             flood = leg.strangers
             lines.append(

@@ -294,6 +294,7 @@ def _figures(
         daemons=tuple(_figures_of(name, lives) for name, lives in leg.lives.items() if lives),
         left_out=settings.left_out,
         seed=settings.seed,
+        num_resumed=sum(each.num_resumed for each in served),
         median_s=median([each.seconds for each in whole]) if whole else None,
         strangers=flood,
     )

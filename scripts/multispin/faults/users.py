@@ -1,7 +1,8 @@
 """The users of a site: each asks one of the agents, takes the text as a stream, and compares every character.
 
-A stream breaks when its own agent is killed; then the user asks the next agent, and the text is the same. Whatever
-else ends a stream early is a failure, as is a text that has not come in `PATIENCE_S`.
+A stream breaks when its own agent is killed; then the user goes on at the next agent, by the id of the reply and with
+what has come of the text. Whatever else ends a stream early is a failure, as is a text that has not come in
+`PATIENCE_S`.
 """
 
 import asyncio
@@ -46,6 +47,7 @@ class Served(msgspec.Struct, frozen=True):
         seconds: from the first asking to the last character.
         kinds: of the faults that were on at its agent or at the coordinator meanwhile.
         num_broken: streams that ended early since their agent was killed.
+        num_resumed: of them, those of which text had come: they went on at another agent by their id.
         num_refused: askings that were refused with 429 or 503, or found nobody there.
         num_different: characters of all its streams, broken ones too, that are not the target's.
         error: why there is no text; "" if there is.
@@ -60,6 +62,7 @@ class Served(msgspec.Struct, frozen=True):
     num_refused: int
     num_different: int
     error: str
+    num_resumed: int = 0
 
 
 class _Asking:
@@ -67,8 +70,17 @@ class _Asking:
         self.expected = expected
         self.agent = ""
         self.kinds: set[str] = set()
-        self.num_broken = self.num_refused = self.num_different = 0
+        self.num_broken = self.num_refused = self.num_different = self.num_resumed = 0
         self.request_id = ""
+        self.text = ""  # that has come, of all its streams
+
+    @property
+    def body(self) -> bytes:
+        """Of the next asking: from the begin, or from where it broke off."""
+        if not self.text:
+            return self.expected.body
+        fields = msgspec.json.decode(self.expected.body)
+        return msgspec.json.encode({**fields, "resume": {"id": f"cmpl-{self.request_id}", "text": self.text}})
 
 
 class _Refused(Exception):
@@ -140,6 +152,8 @@ class Users:
                 error = str(failed)
             finally:
                 self._asking.discard(asking)
+            wanted = asking.expected.text
+            asking.num_different = _num_different(asking.text, wanted[: len(asking.text)] if error else wanted)
             self.served.append(
                 Served(
                     job=asking.expected.name,
@@ -151,6 +165,7 @@ class Users:
                     num_refused=asking.num_refused,
                     num_different=asking.num_different,
                     error=error,
+                    num_resumed=asking.num_resumed,
                 )
             )
 
@@ -169,6 +184,7 @@ class Users:
                 if not any(at_s >= started_s - 1.0 for at_s in self._kills.get(asking.agent, ())):
                     raise _Failed(f"{asking.agent} was not killed, and its stream broke: {broken}") from broken
                 asking.num_broken += 1
+                asking.num_resumed += bool(asking.text)
             else:
                 return
             index = (index + 1) % len(self._ports)
@@ -180,7 +196,7 @@ class Users:
 
     async def _ask(self, asking: _Asking, port: int) -> None:
         """Take one stream to its end."""
-        body = asking.expected.body
+        body = asking.body
         head = (
             "POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
@@ -189,7 +205,7 @@ class Users:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError as error:
             raise _Refused from error
-        text, status, done = "", 0, False
+        status, done = 0, False
         try:
             writer.write(head.encode() + body)
             status = int((await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1])
@@ -198,20 +214,18 @@ class Users:
                     done = True
                     break
                 if line.startswith(b"data: "):
-                    text += self._take(asking, line[6:])
+                    asking.text += self._take(asking, line[6:])
                     self._meet(asking)
                 elif status >= 400 and line.startswith(b"{"):
                     _refuse(status, line)
         except (OSError, EOFError) as error:  # an IncompleteReadError is an EOFError
-            raise _Broken(f"{type(error).__name__} after {len(text)} characters") from error
+            raise _Broken(f"{type(error).__name__} after {len(asking.text)} characters") from error
         finally:
-            wanted = asking.expected.text if done else asking.expected.text[: len(text)]
-            asking.num_different += _num_different(text, wanted)
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
         if not done:
-            raise _Broken(f"the end of the connection after {len(text)} characters, status {status}")
+            raise _Broken(f"the end of the connection after {len(asking.text)} characters, status {status}")
 
     def _take(self, asking: _Asking, event: bytes) -> str:
         told = msgspec.json.decode(event)
