@@ -9,6 +9,7 @@ import pytest
 
 from multispin.faults.books import Books, RecordsFound
 from multispin.faults.figures import DaemonFigures, LegFigures, by_kind, table, wrongs
+from multispin.faults.outages import OutageFigures
 from multispin.faults.users import Served
 from multispin_agent.spool import Spool, line_of
 from multispin_coordinator.store import RecordStore
@@ -133,6 +134,16 @@ def test_whatever_is_not_as_promised_is_said(leg: LegFigures, said: str) -> None
     [wrong] = wrongs([LEG, leg])
     assert said in wrong
     assert wrong.startswith("leg 2: ")
+
+
+def test_what_came_by_turns_is_measured_by_the_time_with_links() -> None:
+    outages = OutageFigures(60.0, 300.0, 3000, 1800.0, 8100, 900.0)
+    assert outages.of_expected == pytest.approx(0.9)
+    assert msgspec.structs.replace(outages, baseline_characters=0).of_expected is None
+    [line] = [
+        line for line in table([msgspec.structs.replace(LEG, outages=outages)]).splitlines() if "by turns" in line
+    ]
+    assert "900 s of them with links: 0.90 of what these are worth" in line
 
 
 def test_requests_count_for_every_kind_that_they_met() -> None:

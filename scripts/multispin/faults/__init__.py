@@ -4,6 +4,7 @@ kinds.py      what fails, how often and for how long; drawn by a seed
 meddling.py   whole messages lost, doubled, reordered or cut in the middle on their way
 site.py       the processes, their links, disks and clocks
 injection.py  what a fault does to them
+outages.py    links up and down by turns, and what that costs
 strangers.py  connections that are opened and never speak
 users.py      who asks, compares every character, and asks the next agent when one is gone
 books.py      the records that were seen on a disk, and where they must be at the end

@@ -37,7 +37,10 @@ def add_fault_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of the fault harness."""
     group = parser.add_argument_group("faults", "in place of the matrix, faults at random while users ask")
     group.add_argument(
-        "--faults", type=int, metavar="N", help="faults with an effect, in all legs together (0: only --strangers)"
+        "--faults",
+        type=int,
+        metavar="N",
+        help="faults with an effect, in all legs together (0: none, but --strangers or --outage-s)",
     )
     group.add_argument("--minutes", type=float, default=0.0, metavar="M", help="with faults, at least (default 0)")
     group.add_argument("--agents", type=int, default=4, metavar="N", help="default %(default)s")
@@ -45,6 +48,12 @@ def add_fault_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--pause-s", type=float, metavar="S", help="from fault to fault, mean (default: M / N, or 1.0)")
     group.add_argument(
         "--strangers", type=int, default=0, metavar="N", help="half-open connections to the coordinator meanwhile"
+    )
+    group.add_argument(
+        "--outage-s",
+        type=float,
+        metavar="S",
+        help="with --faults 0: a sixth of the time all links are up, then they go down and up by turns of so long",
     )
     names = ", ".join(kind.name for kind in KINDS)
     group.add_argument("--without", default="", metavar="KINDS", help=f"leave these out, of {names}")
@@ -68,6 +77,8 @@ def needs_namespace(args: argparse.Namespace) -> bool:
     for name, least in (("faults", 0), ("agents", 1), ("users", 1), ("strangers", 0)):
         if getattr(args, name) < least:
             raise ConfigError(f"--{name} is {getattr(args, name)}, allowed is {least} or more")
+    if args.outage_s is not None and (args.outage_s <= 0 or args.faults):
+        raise ConfigError(f"--outage-s is {args.outage_s}, allowed is above 0, with --faults 0 alone")
     return not set(DISKS) <= set(_without(args)) and not in_own_namespace()
 
 
@@ -107,6 +118,7 @@ def run_faults(args: argparse.Namespace, jobs: Sequence[Job], texts: Mapping[str
             mean_pause_s=pause_s,
             num_users=args.users,
             num_strangers=args.strangers,
+            outage_s=args.outage_s,
             seed=args.fault_seed if args.fault_seed is not None and not legs else secrets.randbits(32),
             without=without,
             left_out=tuple(left_out),

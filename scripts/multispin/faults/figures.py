@@ -7,6 +7,7 @@ import msgspec
 
 from multispin.faults.books import RecordsFound
 from multispin.faults.kinds import KINDS
+from multispin.faults.outages import OutageFigures
 from multispin.faults.strangers import StrangersFigures
 from multispin.faults.users import Served
 
@@ -84,6 +85,7 @@ class LegFigures(msgspec.Struct, frozen=True):
         num_resumed: broken streams that went on at another agent by their id.
         median_s: of a request, from the first asking to the last character.
         strangers: half-open connections that were held; null without.
+        outages: what links that were down by turns were worth; null without.
     """
 
     seconds: float
@@ -104,6 +106,7 @@ class LegFigures(msgspec.Struct, frozen=True):
     median_s: float | None = None
     num_resumed: int = 0
     strangers: StrangersFigures | None = None
+    outages: OutageFigures | None = None
 
     @property
     def num_faults(self) -> int:
@@ -193,6 +196,15 @@ def table(legs: Sequence[LegFigures]) -> str:
             lines.append(
                 f"  strangers: {flood.most_open} of {flood.wanted} half-open connections at once; {flood.opened} "
                 f"opened, {flood.given_up} given up by the coordinator, {flood.refused} refused"
+            )
+        if leg.outages is not None:
+            outages = leg.outages
+            of_expected = "not known" if outages.of_expected is None else f"{outages.of_expected:.2f}"
+            lines.append(
+                f"  links down for {outages.phase_s:.0f} s by turns: {outages.baseline_characters} characters in "
+                f"{outages.baseline_s:.0f} s without outages, then {outages.outages_characters} in "
+                f"{outages.outages_s:.0f} s, {outages.up_s:.0f} s of them with links: {of_expected} of what these "
+                "are worth"
             )
         if leg.num_not_started:
             lines.append(f"  starts that failed since the disk was full: {leg.num_not_started}")

@@ -15,6 +15,7 @@ from multispin.faults.books import Books
 from multispin.faults.figures import DaemonFigures, LegFigures, by_kind
 from multispin.faults.injection import inject
 from multispin.faults.kinds import Fault, FaultDraw
+from multispin.faults.outages import OutageFigures, alternate
 from multispin.faults.site import Site, SiteSettings
 from multispin.faults.strangers import StrangersFigures, strangers_at
 from multispin.faults.users import Expected, Served, Users
@@ -39,6 +40,7 @@ class LegSettings(msgspec.Struct, frozen=True):
         num_users: who ask without pause.
         num_strangers: connections to the coordinator that are held open and never speak.
         seed: of the faults, and of what is asked.
+        outage_s: without faults: links go down for so long by turns; null lets them be.
         without: kinds that are not tried.
         left_out: why, for the table.
     """
@@ -49,6 +51,7 @@ class LegSettings(msgspec.Struct, frozen=True):
     num_users: int
     seed: int
     num_strangers: int = 0
+    outage_s: float | None = None
     without: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
@@ -81,6 +84,7 @@ class _Leg:
         self._users = users
         self._writer = writer
         self._draw = FaultDraw(settings.seed, len(site.agents), settings.without)
+        self.outages: OutageFigures | None = None
         self.died: list[str] = []  # by themselves
         self.not_started: list[str] = []  # their disk was full
         self._on: dict[str, asyncio.Task[None]] = {}
@@ -98,7 +102,13 @@ class _Leg:
     async def inject(self) -> None:
         """Let faults come until the leg is over; several may be on at once, but two of a kind at one end never."""
         if not self._settings.num_faults:
-            await asyncio.sleep(self._settings.seconds)
+            if self._settings.outage_s is None:
+                await asyncio.sleep(self._settings.seconds)
+            else:
+                self.outages = await alternate(
+                    self._site, self._settings.outage_s, self._settings.seconds, lambda: self._users.num_characters
+                )
+            return
         while not self.is_over:
             await asyncio.sleep(self._draw.pause_s(self._settings.mean_pause_s))
             for _ in range(REDRAWS):
@@ -297,4 +307,5 @@ def _figures(
         num_resumed=sum(each.num_resumed for each in served),
         median_s=median([each.seconds for each in whole]) if whole else None,
         strangers=flood,
+        outages=leg.outages,
     )

@@ -106,6 +106,7 @@ class Users:
 
     def __init__(self, ports: Sequence[int], texts: Sequence[Expected], seed: int) -> None:
         self.served: list[Served] = []
+        self.num_characters = 0  # of all streams, as they come
         self._ports = ports
         self._texts = texts
         self._random = random.Random(seed)  # noqa: S311 - what is asked where, no secret
@@ -232,7 +233,9 @@ class Users:
         if "error" in told:
             raise _Failed(str(told["error"]["message"]))
         asking.request_id = str(told["id"]).removeprefix("cmpl-")
-        return "".join(choice["text"] for choice in told["choices"])
+        text = "".join(choice["text"] for choice in told["choices"])
+        self.num_characters += len(text)
+        return text
 
 
 def _refuse(status: int, line: bytes) -> None:
