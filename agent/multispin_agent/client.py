@@ -20,7 +20,7 @@ from multispin_models.clock import monotonic_ns
 from multispin_models.clock_offset import ClockOffset
 from multispin_models.clock_watch import ClockWatch
 from multispin_models.connections import open_agent_channel
-from multispin_models.errors import WireError
+from multispin_models.errors import WireError, WireVersionError
 from multispin_models.language_model import ModelInfo
 from multispin_models.messages import (
     PROTOCOL_VERSION,
@@ -83,6 +83,7 @@ class Client:
         self._inboxes: dict[int, asyncio.Queue[Event]] = {}
         self._welcomed = asyncio.Event()
         self._failed: RefusedByCoordinator | None = None
+        self._other_version = ""  # what a coordinator of another version has said last
         self._pings = 0
         self._heard_ns = 0
         self._pacer = Pacer(config.send_bytes_per_s)
@@ -106,6 +107,8 @@ class Client:
         """Return why the coordinator cannot be counted on now, "" when it can."""
         if self._failed is not None:
             return str(self._failed)
+        if self._other_version:
+            return f"coordinator {self._config.coordinator} speaks another protocol: {self._other_version}"
         if self.welcome is None or not self._welcomed.is_set():
             return f"coordinator {self._config.coordinator} has not welcomed this agent"
         silent_s = (now_ns - self._heard_ns) / 1e9
@@ -197,10 +200,14 @@ class Client:
         frame = b"".join(frames)
         try:
             message = decode_coordinator_message(frame)
+        except WireVersionError as error:
+            self._on_other_version(str(error))
+            return
         except WireError as error:
             self.counters["ignored_malformed_frame"] += 1
             log.warning("%s", error)
             return
+        self._other_version = ""
         match message:
             case Welcome():
                 self._on_welcome(message)
@@ -222,6 +229,13 @@ class Client:
                 else:
                     inbox.put_nowait(Answer(message, received_ns, len(frame)))
         self._note_gap(before_ns, received_ns)
+
+    def _on_other_version(self, said: str) -> None:
+        """Go on asking: it may be a coordinator that is about to be updated, as they are before their agents."""
+        self.counters["ignored_other_version"] += 1
+        if self._other_version != said:
+            log.error("%s: update the coordinator first, or take this agent's version back", said)
+        self._other_version = said
 
     def _note_gap(self, before_ns: int, now_ns: int) -> None:
         """Have requests ask at once after an interruption: their back-off may have grown long."""

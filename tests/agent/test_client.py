@@ -24,6 +24,7 @@ from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import Loaded
 from multispin_models.language_model import ChatMessage
 from multispin_models.messages import (
+    PROTOCOL_VERSION,
     AgentMessage,
     Close,
     CoordinatorMessage,
@@ -231,9 +232,28 @@ def test_what_is_no_message_or_for_no_request_is_counted() -> None:
         await scene.welcome()
         scene.say(b"\x01\xff", b"", b"\x09\x01", VERDICT)
         await until(lambda: scene.client.counters["ignored_unknown_request"] == 1, "the verdict is counted")
-        assert scene.client.counters["ignored_malformed_frame"] == 3
+        assert scene.client.counters["ignored_malformed_frame"] == 1
+        assert scene.client.counters["ignored_other_version"] == 2
 
     play(part)
+
+
+def test_a_coordinator_of_an_older_version_is_told_once_and_asked_on_until_it_is_updated(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multispin_agent.client.HELLO_RETRY_S", 0.02)
+
+    async def part(scene: Scene) -> None:
+        for _ in range(3):
+            await scene.hear(Hello)
+            scene.say(encode(Refused("protocol_version", "update the older side"), PROTOCOL_VERSION - 1))
+        await until(lambda: scene.client.counters["ignored_other_version"] == 3, "it has heard them")
+        assert "speaks another protocol" in scene.client.why_absent(scene.client.now_ns())
+        await scene.welcome()
+        assert scene.client.why_absent(scene.client.now_ns()) == ""
+
+    play(part)
+    assert caplog.text.count("update the coordinator first") == 1
 
 
 def test_dropping_a_request_closes_it_once() -> None:
