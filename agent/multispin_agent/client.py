@@ -26,6 +26,9 @@ from multispin_models.messages import (
     PROTOCOL_VERSION,
     AgentMessage,
     Close,
+    CoordinatorMessage,
+    DraftOffer,
+    FileChunk,
     Hello,
     Pace,
     Ping,
@@ -77,6 +80,7 @@ class Client:
         self.clock_offset = ClockOffset()  # of the coordinator's clock
         self.clock_watch = ClockWatch() if now_ns is monotonic_ns else None  # of this machine, unless time is virtual
         self.on_records: Callable[[RecordsAck | Refused], None] | None = None  # what uploads records hears
+        self.on_files: Callable[[DraftOffer | FileChunk | Refused], None] | None = None  # what takes offered drafts
         self._config = config
         self._draft = draft
         self._instance_id = f"{secrets.randbits(64):016x}"
@@ -120,6 +124,13 @@ class Client:
     def is_serving(self) -> bool:
         """Whether a request is open."""
         return bool(self._inboxes)
+
+    def change_draft(self, draft: ModelInfo) -> None:
+        """Draft with another model from now on, and tell the coordinator."""
+        self._draft = draft
+        self.confidence, self.history = Confidence(), DraftHistory()  # what was learnt is of the model before
+        if self._welcomed.is_set() and self._failed is None:
+            self._say_hello()
 
     def is_open(self, request_id: int) -> bool:
         """Whether a request is under way here."""
@@ -198,16 +209,25 @@ class Client:
         before_ns, received_ns = self._heard_ns, self.now_ns()
         self._heard_ns = received_ns
         frame = b"".join(frames)
+        message = self._decoded(frame)
+        if message is not None:
+            self._take(message, received_ns, len(frame))
+            self._note_gap(before_ns, received_ns)
+
+    def _decoded(self, frame: bytes) -> CoordinatorMessage | None:
         try:
             message = decode_coordinator_message(frame)
         except WireVersionError as error:
             self._on_other_version(str(error))
-            return
+            return None
         except WireError as error:
             self.counters["ignored_malformed_frame"] += 1
             log.warning("%s", error)
-            return
+            return None
         self._other_version = ""
+        return message
+
+    def _take(self, message: CoordinatorMessage, received_ns: int, num_bytes: int) -> None:
         match message:
             case Welcome():
                 self._on_welcome(message)
@@ -218,6 +238,9 @@ class Client:
                 self._take_share(message.send_bytes_per_s)
             case RecordsAck():
                 self._on_records_answer(message)
+            case DraftOffer() | FileChunk() | Refused(code="no_such_file"):
+                if self.on_files is not None:
+                    self.on_files(message)
             case Refused(code=code) if code in RECORD_CODES:
                 self._on_records_answer(message)
             case Refused(request_id=0) | Refused(code="hello_required"):
@@ -227,8 +250,7 @@ class Client:
                 if inbox is None:
                     self.counters["ignored_unknown_request"] += 1
                 else:
-                    inbox.put_nowait(Answer(message, received_ns, len(frame)))
-        self._note_gap(before_ns, received_ns)
+                    inbox.put_nowait(Answer(message, received_ns, num_bytes))
 
     def _on_other_version(self, said: str) -> None:
         """Go on asking: it may be a coordinator that is about to be updated, as they are before their agents."""

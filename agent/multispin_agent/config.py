@@ -64,6 +64,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             "modelled:BUSY_W,IDLE_W", "calibrated:NAME", "replay:FILE", "replay:FILE,loop"; each is described by
             models/docs/meters.md.
         idle_s: how long the idle baseline is measured before the model is loaded, if there is a meter.
+        accept_drafts: an agent of users fetches the draft that its coordinator offers (`draft_offer`), and runs it from
+            the moment when no request is open, also after restarts; if it does not load, the one before goes on.
+        fetch_bytes_per_s: most of such a file.
         spool: SQLite file that keeps records until the coordinator has them; null uploads none.
         spool_max_bytes: bound of it, beyond which the oldest records of rounds are dropped; summaries never are.
         upload_bytes_per_s: of records, while a request is served; as fast as it goes when none is.
@@ -100,6 +103,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     security: Security = Security()
     meter: str = "auto"
     idle_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 2.0
+    accept_drafts: bool = False
+    fetch_bytes_per_s: Annotated[float, Meta(ge=100.0)] = 65_536.0
     spool: str | None = None
     spool_max_bytes: Annotated[int, Meta(ge=1 << 16)] = 1 << 28
     upload_bytes_per_s: Annotated[float, Meta(gt=0.0)] = 4096.0

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import secrets
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from multispin_agent.config import RELOADABLE, Config
 from multispin_agent.draft_source import DraftSource, open_draft_source
 from multispin_agent.serve_file import ServeFile
 from multispin_agent.spool import Spool
+from multispin_agent.staging import settled_config
 from multispin_agent.upload import Recorder
 from multispin_models.channel import check_endpoint
 from multispin_models.energy import Sampler, open_meter
@@ -123,15 +124,34 @@ def _start_recorder(config: Config, client: Client) -> Recorder | None:
     return Recorder(spool, client, config.agent_id, config.upload_bytes_per_s)
 
 
-def _box_status(config: Config, drafts: DraftSource, recorder: Recorder | None) -> BoxStatus:
+def _load_drafts(config: Config, *, serves_users: bool) -> DraftSource:
+    """Return what drafts: of users the draft that was last taken from the coordinator, if it loads."""
+    settled = settled_config(config) if serves_users else config
+    if settled is not config:
+        try:
+            return open_draft_source(settled)
+        except MultispinError as error:
+            log.error("the draft that the coordinator offered is not used, pair %s is: %s", config.pair, error)  # noqa: TRY400
+    return open_draft_source(config, may_go_without=serves_users)
+
+
+class _Drafts:
+    """Where drafts come from now; a service that swaps them says so."""
+
+    def __init__(self, source: DraftSource) -> None:
+        self.now: Callable[[], DraftSource] = lambda: source
+
+
+def _box_status(config: Config, drafts: _Drafts, recorder: Recorder | None) -> BoxStatus:
     disk = Path.cwd() if config.spool is None else Path(config.spool).parent
-    degraded = f"nothing is drafted: {drafts.missing}" if drafts.missing else ""
+    missing = drafts.now().missing
+    degraded = f"nothing is drafted: {missing}" if missing else ""
     return read_box_status(disk, None if recorder is None else recorder.num_spooled, degraded)
 
 
 class _Opened(NamedTuple):
     client: Client
-    drafts: DraftSource
+    drafts: _Drafts
     engine: EngineThread
     meter: BoxEnergy | str
     recorder: Recorder | None
@@ -142,12 +162,11 @@ async def _open(config: Config) -> AsyncIterator[_Opened]:
     """Load what drafts and connect; at the end close both."""
     engine = EngineThread()
     meter = await engine.run(_start_meter, config)
-    may_go_without = config.http_listen is not None
-    drafts = await engine.run(partial(open_draft_source, config, may_go_without=may_go_without))
+    drafts = _Drafts(await engine.run(partial(_load_drafts, config, serves_users=config.http_listen is not None)))
     with zmq.Context() as context:
-        client = Client(config, drafts.info, context)
+        client = Client(config, drafts.now().info, context)
         sampler = meter.sampler if isinstance(meter, BoxEnergy) else meter
-        tellings = [asyncio.create_task(tell_condition(client.send, drafts.info, sampler))]
+        tellings = [asyncio.create_task(tell_condition(client.send, lambda: drafts.now().info, sampler))]
         try:
             recorder = _start_recorder(config, client)
             read = partial(_box_status, config, drafts, recorder)
@@ -163,7 +182,7 @@ async def _open(config: Config) -> AsyncIterator[_Opened]:
             await asyncio.gather(*tellings, return_exceptions=True)
             await client.close()
             engine.shutdown()
-            drafts.close()
+            drafts.now().close()
             if isinstance(meter, BoxEnergy):
                 meter.close()
 
@@ -177,7 +196,7 @@ async def _serve_file(config: Config, args: argparse.Namespace) -> int:
         serve_file = ServeFile(
             config,
             opened.client,
-            opened.drafts,
+            opened.drafts.now(),
             opened.engine,
             opened.meter,
             out,
@@ -209,6 +228,7 @@ async def _serve_http(config: Config, args: argparse.Namespace) -> int:
         raise ConfigError("--http-listen serves users: --prompts and --out are of an agent that serves a file")
     try:
         from multispin_agent.api.service import AgentService  # noqa: PLC0415 - an extra
+        from multispin_agent.swapping import DraftSwapper  # noqa: PLC0415
         from multispin_models.api.interface import open_interface  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(f"the HTTP interface is not installed ({error}): run scripts/setup") from error
@@ -232,7 +252,7 @@ async def _serve_http(config: Config, args: argparse.Namespace) -> int:
         journal = Journal(
             run_id,
             f"agent:{config.agent_id}",
-            opened.drafts.info,
+            opened.drafts.now().info,
             config,
             account_of(opened.meter, run_id, config.agent_id),
             None if opened.recorder is None else opened.recorder.take,
@@ -240,8 +260,11 @@ async def _serve_http(config: Config, args: argparse.Namespace) -> int:
         )
         await stack.enter_async_context(journal.kept())
         service = AgentService(
-            config, opened.client, opened.drafts, opened.engine, opened.meter, run_id, opened.recorder
+            config, opened.client, opened.drafts.now(), opened.engine, opened.meter, run_id, opened.recorder
         )
+        opened.drafts.now = lambda: service.source
+        if config.accept_drafts:
+            stack.callback(DraftSwapper(config, opened.client, service).close)
         # Users first, then what serves them.
         stack.push_async_callback(server.stop)
         stack.push_async_callback(api.stop)

@@ -21,6 +21,7 @@ import zmq
 import multispin_models
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import RELOADABLE, Config
+from multispin_coordinator.offers import open_offer
 from multispin_coordinator.page.feed import Begin, Feed
 from multispin_coordinator.page.journal import PageJournal
 from multispin_coordinator.server import Server
@@ -214,9 +215,21 @@ async def serve(config: Config, reread: Callable[[], Config]) -> None:
             # A control that knows what a pass costs need not try what it cannot judge.
             times = [] if config.policy == "fixed" else await loader.run(time_passes, loaded.model)
         context = stack.enter_context(zmq.Context())
+        offered = None
+        if config.draft_offer is not None:
+            offered = await asyncio.to_thread(open_offer, config.draft_offer, loaded.tokenizer.vocabulary_hash)
+            log.info("offering draft %s, sha256 %s", offered.offer.file_name, offered.offer.sha256)
         store = None if config.store is None else RecordStore(Path(config.store))
         server = Server(
-            config, loaded, info, meter, context, store=store, pass_times=times, journal=_page_journal(config)
+            config,
+            loaded,
+            info,
+            meter,
+            context,
+            store=store,
+            pass_times=times,
+            journal=_page_journal(config),
+            offered=offered,
         )
         meter.start()
         # The signal to whoever started this.

@@ -40,6 +40,8 @@ from multispin_models.messages import (
     Condition,
     CoordinatorMessage,
     Draft,
+    DraftOffer,
+    FileWanted,
     Hello,
     Open,
     Pace,
@@ -57,12 +59,13 @@ from multispin_models.messages import (
 from multispin_models.records.schema import SCHEMA_VERSION
 from multispin_models.verification import Rule, Undecided, Verification
 
-__all__ = ["ALONE", "Batch", "Dispatcher", "Send"]
+__all__ = ["ALONE", "Batch", "Dispatcher", "Send", "Wanted"]
 
 log = logging.getLogger(__name__)
 
 ALONE = b""  # owns the requests of the coordinator's own users; no agent has an empty routing id
 MAX_BATCHES = 64  # of records that wait for the disk; what comes beyond is sent again
+MAX_WANTED = 256  # parts of files to be read; what comes beyond is asked again
 MAX_FAULTS = 2  # passes that may fail under one request before it is refused
 MOST_REPEATED = 64  # verdicts that one question brings again; the agent asks on for what is behind them
 
@@ -81,6 +84,13 @@ class Batch(NamedTuple):
     records: Records
 
 
+class Wanted(NamedTuple):
+    """A part of the offered file that an agent asks for, to be read."""
+
+    agent: bytes
+    part: FileWanted
+
+
 class Dispatcher:
     """All sessions of all agents.
 
@@ -96,6 +106,7 @@ class Dispatcher:
         rule: of the verification.
         uplink: shares out what agents may send; null does not bound it.
         journal: is told what happens, for a live page; null where nobody can look.
+        offer: a draft that agents should run; null offers none.
     """
 
     def __init__(
@@ -112,6 +123,7 @@ class Dispatcher:
         boot_id: str | None = None,
         rule: Rule = "coupled",
         uplink: Uplink | None = None,
+        offer: DraftOffer | None = None,
     ) -> None:
         self._rule: Rule = rule
         self._uplink = uplink
@@ -128,6 +140,8 @@ class Dispatcher:
         self._keeps_records = keeps_records
         self._energy_label = energy_label
         self._boot_id = boot_id
+        self._offer = offer
+        self._wanted: list[Wanted] = []
         self._batches: list[Batch] = []
         self._num_batches = 0  # taken and not stored yet
         self._max_context = min(limits.max_context_tokens, target.n_ctx)
@@ -205,6 +219,8 @@ class Dispatcher:
                 self.fleet.conditioned(agent, message)
                 if self.journal is not None:
                     self.journal.told(agent, message)
+            case FileWanted():
+                self._on_wanted(agent, message)
             case BoxStatus():
                 self.fleet.told(agent, message)
         return sends
@@ -239,7 +255,10 @@ class Dispatcher:
             verification=self._rule,
             send_bytes_per_s=None if self._uplink is None else self._uplink.welcome(agent),
         )
-        return [Send(agent, welcome), *self._paces()]
+        sends = [Send(agent, welcome), *self._paces()]
+        # An agent of the version before does not know what an offer is.
+        offers = self._offer is not None and hello.protocol_version == PROTOCOL_VERSION
+        return [*sends, Send(agent, self._offer)] if offers and self._offer is not None else sends
 
     def _on_open(self, agent: bytes, opened: Open, now_ns: int) -> list[Send]:
         check_open(opened, self._target, self._limits, self._max_context, self._rule)
@@ -357,6 +376,19 @@ class Dispatcher:
             return
         self._num_batches += 1
         self._batches.append(Batch(agent, records))
+
+    def _on_wanted(self, agent: bytes, wanted: FileWanted) -> None:
+        if self._offer is None or wanted.sha256 != self._offer.sha256:
+            raise Reject("no_such_file", f"no file {wanted.sha256[:16]} is offered here: wait for the next offer")
+        if len(self._wanted) >= MAX_WANTED:
+            self.counters["ignored_wanted_files"] += 1
+            return
+        self._wanted.append(Wanted(agent, wanted))
+
+    def take_wanted(self) -> list[Wanted]:
+        """Return the parts of the offered file that were asked for since the last call."""
+        wanted, self._wanted = self._wanted, []
+        return wanted
 
     def take_batches(self) -> list[Batch]:
         """Return the batches of records that came since the last call."""

@@ -22,6 +22,7 @@ from multispin_coordinator.dispatcher import ALONE, Dispatcher, Send
 from multispin_coordinator.enrolment import EnrolmentChannel, open_enrolment
 from multispin_coordinator.fleet_file import kept_fleet_file
 from multispin_coordinator.keeper import Keeper
+from multispin_coordinator.offers import OfferedFile, OfferReader
 from multispin_coordinator.page.journal import PageJournal
 from multispin_coordinator.passes import Outcome, Pass, PassTiming
 from multispin_coordinator.schedule import Schedule
@@ -64,6 +65,7 @@ class Server:
         now_ns: the clock, of all that is timed here.
         pass_times: (rows, seconds) of passes that were timed before.
         journal: is told what happens, for a live page; null where nobody can look.
+        offered: the draft that agents should run; null offers none.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Server:
         now_ns: Callable[[], int] = monotonic_ns,
         pass_times: Sequence[PassTime] = (),
         journal: PageJournal | None = None,
+        offered: OfferedFile | None = None,
     ) -> None:
         control = Control(config.policy, config.limits.max_draft_tokens)
         for rows, seconds in pass_times:
@@ -96,7 +99,9 @@ class Server:
             boot_id=read_boot_id(),
             rule=config.verification,
             uplink=_uplink(config),
+            offer=None if offered is None else offered.offer,
         )
+        self._reader = None if offered is None else OfferReader(offered, self._send)
         self._fleet_file = config.fleet_file
         self._model = target.model
         self._meter = meter
@@ -157,6 +162,8 @@ class Server:
                 self._channel.close()
                 if self._enrolment is not None:
                     self._enrolment.close()
+                if self._reader is not None:
+                    self._reader.close()
                 self._engine.shutdown()
 
     def keep_own(self, records: list[AnyRecord]) -> None:
@@ -205,6 +212,8 @@ class Server:
         if self._keeper is not None:
             for batch in self.dispatcher.take_batches():
                 self._keeper.keep(batch)
+        if self._reader is not None:
+            self._reader.read(self.dispatcher.take_wanted())
         self._start_pass()
 
     def _send(self, sends: list[Send]) -> None:

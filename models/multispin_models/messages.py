@@ -19,6 +19,9 @@
       BoxStatus --------------------------->             disk, heat, throttling, clock, for the table of agents
       Records ----------------------------->             what was measured, when nothing else is to be sent
              <------------------------------  RecordsAck it is on disk
+             <------------------------------  DraftOffer  a draft model that the agent should run, after Welcome
+      FileWanted  -------------------------->            a part of it
+             <------------------------------  FileChunk  that part
              <------------------------------  Pace       how much to send a second, where the uplink is shared out
 
 A frame is one byte of protocol version, then a msgpack array [type, fields ...]; on the ROUTER side the frame list is
@@ -40,6 +43,7 @@ from multispin_models.sampling import Sampling
 from multispin_models.verification import Rule
 
 __all__ = [
+    "MAX_CHUNK_BYTES",
     "MAX_FRAME_BYTES",
     "MAX_RECORD_BYTES",
     "MOST_DRAFTED",
@@ -52,6 +56,9 @@ __all__ = [
     "Condition",
     "CoordinatorMessage",
     "Draft",
+    "DraftOffer",
+    "FileChunk",
+    "FileWanted",
     "Hello",
     "Open",
     "Pace",
@@ -72,9 +79,13 @@ __all__ = [
 ]
 
 PROTOCOL_VERSION: Final = 6
-SERVED_VERSIONS: Final = (PROTOCOL_VERSION - 1, PROTOCOL_VERSION)  # of agents, by a coordinator; 6 brought BoxStatus
+SERVED_VERSIONS: Final = (
+    PROTOCOL_VERSION - 1,
+    PROTOCOL_VERSION,
+)  # of agents, by a coordinator; 6 brought BoxStatus, DraftOffer and files
 MAX_FRAME_BYTES: Final = 1 << 20  # MAXMSGSIZE of both sockets: 200,000 tokens, far above any context served
 MAX_RECORD_BYTES: Final = 1 << 19  # a text of a whole context and its token ids
+MAX_CHUNK_BYTES: Final = 1 << 16  # of a file: a verdict waits behind one for 5 ms at 100 Mbit/s
 MOST_DRAFTED: Final = 64  # in a round, whatever the limits
 PRICE_UNIT: Final = 1000  # prices travel in thousandths
 
@@ -383,6 +394,46 @@ class UndecidedVerdict(Verdict, frozen=True, array_like=True, forbid_unknown_fie
     first: Count
 
 
+class FileWanted(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=11):
+    """Ask for a part of the file that was offered; nothing is remembered of it, so it may be asked again.
+
+    Attributes:
+        sha256: of the whole file, in hex.
+        offset: of the part.
+        max_bytes: of it.
+    """
+
+    sha256: Name
+    offset: Large
+    max_bytes: Annotated[int, Meta(ge=1, le=MAX_CHUNK_BYTES)]
+
+
+class DraftOffer(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=24):
+    """The draft model that agents should run; an agent that does not take offers passes it over.
+
+    Attributes:
+        file_name: of the GGUF file.
+        sha256: of it, in hex.
+        num_bytes: of it.
+        recipe: in which llama.cpp is to serve it.
+        onnx_recipe: in which ONNX Runtime is; null for what the agent's settings say.
+    """
+
+    file_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    num_bytes: Annotated[int, Meta(ge=1, lt=1 << 40)]
+    recipe: Name
+    onnx_recipe: Name | None = None
+
+
+class FileChunk(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=25):
+    """A part of an offered file; `data` is empty at or behind its end."""
+
+    sha256: Name
+    offset: Large
+    data: Annotated[bytes, Meta(max_length=MAX_CHUNK_BYTES)]
+
+
 class RecordsAck(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=21):
     """The records of one batch are on the coordinator's disk: the agent may forget them.
 
@@ -409,8 +460,10 @@ class Pong(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag
     epoch: RequestId
 
 
-AgentMessage = Hello | Open | Draft | WeighedDraft | Close | Ping | Report | Condition | BoxStatus | Records
-CoordinatorMessage = Welcome | Refused | Verdict | UndecidedVerdict | Pong | RecordsAck | Pace
+AgentMessage = (
+    Hello | Open | Draft | WeighedDraft | Close | Ping | Report | Condition | BoxStatus | FileWanted | Records
+)
+CoordinatorMessage = Welcome | Refused | Verdict | UndecidedVerdict | Pong | RecordsAck | Pace | DraftOffer | FileChunk
 
 _encoder = msgspec.msgpack.Encoder()
 _agent_decoder: msgspec.msgpack.Decoder[AgentMessage] = msgspec.msgpack.Decoder(AgentMessage)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from multispin_models.draft_payload import pack_candidates, pack_weights
 from multispin_models.errors import WireError, WireVersionError
 from multispin_models.messages import (
+    MAX_CHUNK_BYTES,
     MAX_FRAME_BYTES,
     PROTOCOL_VERSION,
     AgentMessage,
@@ -20,6 +21,9 @@ from multispin_models.messages import (
     Condition,
     CoordinatorMessage,
     Draft,
+    DraftOffer,
+    FileChunk,
+    FileWanted,
     Hello,
     Open,
     Pace,
@@ -77,6 +81,7 @@ AGENT_MESSAGES: st.SearchStrategy[AgentMessage] = st.one_of(
     st.builds(Ping, COUNT),
     st.builds(Records, NAME, COUNT, RECORDS),
     st.builds(Condition, NAME, COUNT, st.just("modelled"), st.none(), st.integers(-273_150, 2**31 - 1), st.none()),
+    st.builds(FileWanted, NAME, U64, st.integers(1, MAX_CHUNK_BYTES)),
     st.builds(
         BoxStatus,
         U64,
@@ -132,6 +137,15 @@ COORDINATOR_MESSAGES: st.SearchStrategy[CoordinatorMessage] = st.one_of(
     st.builds(UndecidedVerdict, **VERDICT, candidates=st.binary(min_size=1, max_size=40), first=COUNT),
     st.builds(Pong, COUNT, U64),
     st.builds(Pace, st.floats(1.0, 1e12)),
+    st.builds(
+        DraftOffer,
+        st.from_regex(r"\A[A-Za-z0-9._-]{1,200}\Z"),
+        st.from_regex(r"\A[0-9a-f]{64}\Z"),
+        st.integers(1, 2**40 - 1),
+        NAME,
+        st.none() | NAME,
+    ),
+    st.builds(FileChunk, NAME, U64, st.binary(max_size=100)),
     st.builds(RecordsAck, NAME, U64, U64),
 )
 SAMPLE = Open(7, 0, (1, 2, 3), 3, 8, Sampling(0.8, 40, 0.9, 5))

@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from multispin_agent.api.collector import AgentCollector
 from multispin_agent.api.figures import course_of, energy_of
@@ -63,11 +64,53 @@ class AgentService:
         self._source = drafts
         self._engine = engine
         self._meter = meter
-        self.collector = AgentCollector(meter if isinstance(meter, str) else meter.sampler, drafts.num_kept)
+        self._num_open = 0
+        self._may_begin, self._is_idle = asyncio.Event(), asyncio.Event()
+        self._may_begin.set()
+        self._is_idle.set()
+        self.collector = AgentCollector(meter if isinstance(meter, str) else meter.sampler, self._num_kept)
 
     def reconfigure(self, config: Config) -> None:
         """Serve the requests that begin from now on by other settings, of `RELOADABLE`."""
         self._config = config
+
+    @property
+    def source(self) -> DraftSource:
+        """Where drafts come from now."""
+        return self._source
+
+    def _num_kept(self) -> int:
+        return self._source.num_kept()
+
+    async def swap(self, change: Callable[[DraftSource], DraftSource], patience_s: float) -> None:
+        """Draft from another source when no request is open.
+
+        Args:
+            change: returns the new source for the old one, which it closes; called in the engine's thread.
+            patience_s: how long an idle moment is waited for; then requests that come wait until those under way end.
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_idle.wait(), patience_s)
+        self._may_begin.clear()
+        try:
+            await self._is_idle.wait()
+            self._source = await self._engine.run(change, self._source)
+        finally:
+            self._may_begin.set()
+        self._client.change_draft(self._source.info)
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        """Count a request while it is open; it begins when no draft is being swapped."""
+        await self._may_begin.wait()
+        self._num_open += 1
+        self._is_idle.clear()
+        try:
+            yield
+        finally:
+            self._num_open -= 1
+            if not self._num_open:
+                self._is_idle.set()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -128,6 +171,10 @@ class AgentService:
                 param="resume.id",
                 code="request_under_way",
             )
+        async with self._opened():
+            return await self._generate(request, on_text, queued_s)
+
+    async def _generate(self, request: TextRequest, on_text: Callable[[Piece], None], queued_s: float) -> Generated:
         meter = self._meter
         started_ns = self._client.now_ns() if isinstance(meter, str) else meter.opened()
         asked = Request(
