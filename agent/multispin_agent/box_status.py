@@ -17,6 +17,7 @@ __all__ = ["read_box_status", "tell_box_status"]
 
 INTERVAL_S = 60.0
 LOOK_S = 30.0
+ABSENT_LOOK_S = 2.0
 LONGEST = 200  # characters of each text
 DISK_STEPS, HEAT_STEP_C = 20, 10  # what counts as a change: a twentieth of the disk, ten degrees
 
@@ -78,13 +79,26 @@ def _essence(status: BoxStatus) -> tuple[object, ...]:
 async def tell_box_status(
     send: Callable[[AgentMessage], object],
     read: Callable[[], BoxStatus],
+    is_heard: Callable[[], bool],
     interval_s: float = INTERVAL_S,
     look_s: float = LOOK_S,
 ) -> None:
-    """Look every few seconds; say it when it has changed and once in an interval, until cancelled."""
+    """Look every few seconds; say it when it has changed and once in an interval, until cancelled.
+
+    Args:
+        send: to the coordinator.
+        read: as `read_box_status`; called in a thread.
+        is_heard: whether the coordinator is there: what waits in a queue would tell a wrong time when it comes.
+        interval_s: longest between two.
+        look_s: between two looks.
+    """
     told: tuple[object, ...] | None = None
     told_s = 0.0
     while True:
+        if not is_heard():
+            told = None
+            await asyncio.sleep(min(look_s, ABSENT_LOOK_S))
+            continue
         status = await asyncio.to_thread(read)
         now_s = time.monotonic()
         if _essence(status) != told or now_s - told_s >= interval_s:

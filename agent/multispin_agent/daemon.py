@@ -170,7 +170,9 @@ async def _open(config: Config) -> AsyncIterator[_Opened]:
         try:
             recorder = _start_recorder(config, client)
             read = partial(_box_status, config, drafts, recorder)
-            tellings.append(asyncio.create_task(tell_box_status(client.send, read)))
+            tellings.append(
+                asyncio.create_task(tell_box_status(client.send, read, lambda: not client.why_absent(client.now_ns())))
+            )
             try:
                 yield _Opened(client, drafts, engine, meter, recorder)
             finally:

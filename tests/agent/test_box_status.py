@@ -60,7 +60,7 @@ def test_it_is_told_at_once_on_change_and_else_rarely() -> None:
             return left[0]
 
         loop = asyncio.get_running_loop()
-        telling = asyncio.create_task(tell_box_status(told.append, read, interval_s, look_s=0.001))
+        telling = asyncio.create_task(tell_box_status(told.append, read, lambda: True, interval_s, look_s=0.001))
         await asyncio.wait_for(done.wait(), 20)
         await asyncio.sleep(0.02)
         telling.cancel()
@@ -71,3 +71,26 @@ def test_it_is_told_at_once_on_change_and_else_rarely() -> None:
     told.clear()
     asyncio.run(run(0.0))
     assert told[: len(looks)] == looks
+
+
+def test_nothing_is_told_to_a_coordinator_that_is_not_there_and_at_once_when_it_is() -> None:
+    told: list[AgentMessage] = []
+    status = BoxStatus(1, 1)
+
+    async def run() -> None:
+        is_there = False
+        telling = asyncio.create_task(tell_box_status(told.append, lambda: status, lambda: is_there, look_s=0.001))
+        await asyncio.sleep(0.02)
+        assert told == []
+        for _ in range(2):
+            is_there, before = True, len(told)
+            while len(told) == before:
+                await asyncio.sleep(0.001)
+            is_there = False
+            await asyncio.sleep(0.02)
+            assert len(told) == before + 1
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert told == [status, status]
