@@ -10,6 +10,7 @@ the table, in the column "notes".
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -18,6 +19,7 @@ from multispin_coordinator.config import Config
 from multispin_coordinator.fleet import Box, FleetTable
 from multispin_coordinator.fleet_file import read_fleet_file
 from multispin_models.errors import ConfigError
+from multispin_models.keys.registry import Registry
 from multispin_models.settings import load_settings
 
 __all__ = ["add_arguments", "fleet_table", "run"]
@@ -38,27 +40,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `multispin fleet status`; return the exit status."""
-    table = read_fleet_file(args.file or _named_file(args.coordinator or SETTINGS))
+    config = None if args.file is not None else load_settings(Config, args.coordinator or SETTINGS)
+    if config is not None and config.fleet_file is None:
+        raise ConfigError(
+            f"{args.coordinator or SETTINGS} sets no fleet_file: set one, as /var/lib/multispin-coordinator/fleet.json"
+        )
+    table = read_fleet_file(args.file if config is None else Path(str(config.fleet_file)))
+    seen = {box.agent_id for box in table.boxes}
+    never = sorted(set(_enrolled(config)) - seen)
     if args.json:
-        print(msgspec.json.encode(table).decode())
+        print(msgspec.json.encode({**msgspec.structs.asdict(table), "never_seen": never}).decode())
     else:
-        print(fleet_table(table, time.time()))
+        print(fleet_table(table, time.time(), never))
     return 0
 
 
-def _named_file(settings: Path) -> Path:
-    config = load_settings(Config, settings)
-    if config.fleet_file is None:
-        raise ConfigError(f"{settings} sets no fleet_file: set one, as /var/lib/multispin-coordinator/fleet.json")
-    return Path(config.fleet_file)
+def _enrolled(config: Config | None) -> list[str]:
+    """Return the devices that have keys here, none without a registry."""
+    folder = None if config is None else config.security.authorized_keys_dir
+    return [] if folder is None else [device.device_id for device in Registry(Path(folder)).devices()]
 
 
-def fleet_table(table: FleetTable, now_s: float) -> str:
+def fleet_table(table: FleetTable, now_s: float, never: Sequence[str] = ()) -> str:
     """Return the table for people.
 
     Args:
         table: as it was written.
         now_s: Unix time.
+        never: devices that have keys and were never here.
     """
     age_s = now_s - table.written_unix_s
     here = sum(box.is_here for box in table.boxes)
@@ -71,6 +80,8 @@ def fleet_table(table: FleetTable, now_s: float) -> str:
     rows = [COLUMNS, *(_row(box, table, now_s) for box in table.boxes)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if never:
+        lines.append(f"enrolled and never here: {', '.join(map(_shown, never))}")
     return "\n".join([head, *lines])
 
 

@@ -25,6 +25,7 @@ from multispin_coordinator.fleet_file import kept_fleet_file, read_fleet_file
 from multispin_coordinator.server import Server
 from multispin_models.engines import Loaded
 from multispin_models.errors import ConfigError
+from multispin_models.keys.key_files import make_pair, write_pair
 from multispin_models.messages import (
     PROTOCOL_VERSION,
     BoxStatus,
@@ -262,6 +263,13 @@ def test_the_command_finds_the_file_by_the_settings(tmp_path: Path, capsys: pyte
     assert json.loads(capsys.readouterr().out)["boxes"][0]["agent_id"] == "ap-1"
     assert main(["fleet", "status", "--file", str(path)]) == 0
     assert "ap-1" in capsys.readouterr().out
+    agents = tmp_path / "agents"
+    for name in ("ap-1", "ap-9"):
+        write_pair(agents, name, make_pair())
+        (agents / f"{name}.key_secret").unlink()
+    settings.write_text(f'fleet_file = "{path}"\n[security]\nauthorized_keys_dir = "{agents}"\n')
+    assert main(["fleet", "status", "--coordinator", str(settings)]) == 0
+    assert capsys.readouterr().out.endswith("enrolled and never here: ap-9\n")
     settings.write_text("")
     assert main(["fleet", "status", "--coordinator", str(settings)]) == 1
     assert "sets no fleet_file" in capsys.readouterr().err
