@@ -40,19 +40,20 @@ class OutageFigures(msgspec.Struct, frozen=True):
 
 
 async def alternate(site: Site, phase_s: float, seconds: float, num_characters: Callable[[], int]) -> OutageFigures:
-    """Let all links be up for a sixth of the time, then be cut and restored by turns; return what users got.
+    """Let all links be up for a sixth of the time or more, then be cut and restored by turns; return what users got.
 
     Args:
         site: whose links.
         phase_s: of each outage.
-        seconds: in all; whole turns, so perhaps a little less.
+        seconds: in all; what whole turns do not fill comes before them.
         num_characters: that users have got so far.
     """
+    num_turns = max(1, int(seconds * (1 - BASELINE_SHARE) / (2 * phase_s)))
     marks = [(time.monotonic(), num_characters())]
-    await asyncio.sleep(seconds * BASELINE_SHARE)
+    await asyncio.sleep(max(seconds * BASELINE_SHARE, seconds - 2 * phase_s * num_turns))
     marks.append((time.monotonic(), num_characters()))
     up_s = 0.0
-    for _ in range(max(1, int(seconds * (1 - BASELINE_SHARE) / (2 * phase_s)))):
+    for _ in range(num_turns):
         for relay in site.relays:
             relay.cut()
         try:
