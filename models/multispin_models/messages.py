@@ -419,7 +419,7 @@ class DraftOffer(Struct, frozen=True, array_like=True, forbid_unknown_fields=Tru
         onnx_recipe: in which ONNX Runtime is; null for what the agent's settings say.
     """
 
-    file_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
+    file_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
     num_bytes: Annotated[int, Meta(ge=1, lt=1 << 40)]
     recipe: Name

@@ -139,7 +139,7 @@ COORDINATOR_MESSAGES: st.SearchStrategy[CoordinatorMessage] = st.one_of(
     st.builds(Pace, st.floats(1.0, 1e12)),
     st.builds(
         DraftOffer,
-        st.from_regex(r"\A[A-Za-z0-9._-]{1,200}\Z"),
+        st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z"),
         st.from_regex(r"\A[0-9a-f]{64}\Z"),
         st.integers(1, 2**40 - 1),
         NAME,
@@ -396,3 +396,9 @@ def assert_message_or_wire_error(decode: Callable[[bytes], Any], frame: bytes) -
         return
     # What is taken for a message is one: it goes out again and comes back the same.
     assert decode(encode(message)) == message
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "a/b", "", "x" * 201])
+def test_an_offer_names_a_file_and_no_place(name: str) -> None:
+    with pytest.raises(WireError, match="file_name|Expected `str`"):
+        decode_coordinator_message(body(24, name, "a" * 64, 1, "Q8_0"))
