@@ -400,5 +400,5 @@ def assert_message_or_wire_error(decode: Callable[[bytes], Any], frame: bytes) -
 
 @pytest.mark.parametrize("name", ["..", ".hidden", "a/b", "", "x" * 201])
 def test_an_offer_names_a_file_and_no_place(name: str) -> None:
-    with pytest.raises(WireError, match="file_name|Expected `str`"):
+    with pytest.raises(WireError, match=r"Expected `str`"):
         decode_coordinator_message(body(24, name, "a" * 64, 1, "Q8_0"))

@@ -8,6 +8,7 @@ outages.py    links up and down by turns, and what that costs
 strangers.py  connections that are opened and never speak
 users.py      who asks, compares every character, and asks the next agent when one is gone
 books.py      the records that were seen on a disk, and where they must be at the end
+lives.py      memory and open files of every daemon, life by life
 figures.py    what came of a leg, and the table
 leg.py        one leg: start, faults, quiet, checks
 command.py    `scripts/soak --faults N`, leg after leg until there were enough

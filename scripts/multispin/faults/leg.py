@@ -9,12 +9,12 @@ from pathlib import Path
 from statistics import median
 
 import msgspec
-import psutil
 
 from multispin.faults.books import Books
-from multispin.faults.figures import DaemonFigures, LegFigures, by_kind
+from multispin.faults.figures import LegFigures, by_kind
 from multispin.faults.injection import inject
 from multispin.faults.kinds import Fault, FaultDraw
+from multispin.faults.lives import Lives
 from multispin.faults.outages import OutageFigures, alternate
 from multispin.faults.site import Site, SiteSettings
 from multispin.faults.strangers import StrangersFigures, strangers_at
@@ -26,7 +26,6 @@ __all__ = ["Injected", "LegSettings", "run_leg"]
 LOOK_EVERY_S = 3.0
 WATCH_S = 0.2
 DRAIN_S = 120.0
-WARM_S = 60.0
 REDRAWS = 20
 
 
@@ -68,16 +67,10 @@ class Injected(msgspec.Struct, frozen=True):
     fault: Fault
 
 
-class _Life(msgspec.Struct):
-    pid: int
-    begun_s: float
-    samples: list[tuple[float, float, int]]  # age, MB, files
-
-
 class _Leg:
     def __init__(self, settings: LegSettings, site: Site, users: Users, writer: JsonlWriter) -> None:
         self.injected: Counter[str] = Counter()
-        self.lives: dict[str, list[_Life]] = {name: [] for name in site.daemons}
+        self.lives = Lives(site)
         self.books = Books({agent.name: agent.database for agent in site.agents}, site.coordinator.database)
         self._settings = settings
         self._site = site
@@ -162,22 +155,7 @@ class _Leg:
             if time.monotonic() - looked_s >= LOOK_EVERY_S:
                 looked_s = time.monotonic()
                 self.books.look()
-                self.sample()
-
-    def sample(self) -> None:
-        """Read memory and open files of every daemon that serves."""
-        for name, daemon in self._site.daemons.items():
-            if not daemon.is_up:
-                continue
-            lives, now_s = self.lives[name], time.monotonic()
-            if not lives or lives[-1].pid != daemon.supervised.pid:
-                lives.append(_Life(daemon.supervised.pid, now_s, []))
-            try:
-                process = psutil.Process(daemon.supervised.pid)
-                sample = now_s - lives[-1].begun_s, process.memory_info().rss / 1e6, process.num_fds()
-            except psutil.Error:
-                continue
-            lives[-1].samples.append(sample)
+                self.lives.sample()
 
     async def drain(self) -> None:
         """Wait until all daemons serve and no spool holds a record."""
@@ -187,15 +165,7 @@ class _Leg:
             if served and self.books.num_left() == 0:
                 break
             await asyncio.sleep(0.5)
-        self.sample()
-
-
-def _figures_of(name: str, lives: Sequence[_Life]) -> DaemonFigures:
-    longest = max(lives, key=lambda life: life.samples[-1][0] if life.samples else 0.0)
-    samples = longest.samples or [(0.0, 0.0, 0)]
-    life_s = samples[-1][0]
-    first = next((sample for sample in samples if sample[0] >= min(WARM_S, life_s / 5)), samples[-1])
-    return DaemonFigures(name, len(lives), life_s, first[1], samples[-1][1], first[2], samples[-1][2])
+        self.lives.sample()
 
 
 async def run_leg(
@@ -284,7 +254,7 @@ def _figures(
 ) -> LegFigures:
     by_name = {text.name: text for text in texts}
     whole = [each for each in served if not each.error]
-    unkilled = {name for name, lives in leg.lives.items() if len(lives) == 1}
+    unkilled = leg.lives.unkilled()
     return LegFigures(
         seconds=seconds,
         kinds=by_kind(leg.injected, served),
@@ -301,7 +271,7 @@ def _figures(
             {each.request_id: by_name[each.job].token_ids for each in whole},
             {each.request_id for each in whole if each.agent in unkilled},
         ),
-        daemons=tuple(_figures_of(name, lives) for name, lives in leg.lives.items() if lives),
+        daemons=leg.lives.figures(),
         left_out=settings.left_out,
         seed=settings.seed,
         num_resumed=sum(each.num_resumed for each in served),
