@@ -83,7 +83,7 @@ class _Serving:
             frozenset() if request.ignore_end else drafts.tokenizer.end_token_ids,
         )
         self._missed_round = 0
-        self._sent_ns = 0
+        self._sends_ns: list[int] = []  # of what awaits its answer, the first and all repeats
         self._up_bytes = 0
         self._heard_ns = self._now_ns()
         self._retry_s = config.retry_s
@@ -158,8 +158,10 @@ class _Serving:
             raise RequestFailed(f"{finished.degraded}; and the draft has no guess to go on with", self._result())
 
     def _send(self, message: Open | Draft, *, is_repeat: bool = False) -> None:
-        self._sent_ns = self._now_ns()
-        self._clock.sent(self._sent_ns, is_repeat=is_repeat)
+        if not is_repeat:
+            self._sends_ns.clear()
+        self._sends_ns.append(self._now_ns())
+        self._clock.sent(self._sends_ns[-1], is_repeat=is_repeat)
         self._up_bytes += self._client.send(message)
 
     async def _wait(self) -> None:
@@ -185,6 +187,9 @@ class _Serving:
 
     def _on_heard_again(self, heard: HeardAgain) -> None:
         """Ask at once for what was lost meanwhile; what comes twice does no harm."""
+        if not self._inbox.empty():
+            self._inbox.put_nowait(heard)  # the answer may have come with it
+            return
         self._retry_s = self._config.retry_s
         if self._heard_ns < heard.heard_ns and self._generation.flight is not None:
             self._send(self._generation.repeat(), is_repeat=True)
@@ -245,7 +250,9 @@ class _Serving:
             self._finished.payload_down_bytes += answer.num_bytes
             self._ask_for_missed(verdict)
             return
-        round_trip_s = (answer.received_ns - self._sent_ns) / 1e9
+        # What was sent again after the answer had come, though nobody had looked yet, is not what it answers.
+        sent_ns = max((t_ns for t_ns in self._sends_ns if t_ns <= answer.received_ns), default=answer.received_ns)
+        round_trip_s = (answer.received_ns - sent_ns) / 1e9
         if not was_alone:
             self._client.history.network_s.add(max(0.0, round_trip_s - verdict.residence_us / 1e6))
         elif done.ahead_hit is not None:
@@ -260,7 +267,7 @@ class _Serving:
                 is_open,
                 verdict,
                 len(flight),
-                self._sent_ns,
+                sent_ns,
                 self._guessing.seconds,
                 round_trip_s,
                 None if was_alone else done.ahead_hit,
@@ -277,7 +284,7 @@ class _Serving:
         finished.ended_ns = answer.received_ns
         self._up_bytes, self._guessing.seconds = 0, 0.0
         if self._generation.alone:
-            self._sent_ns = answer.received_ns  # an empty draft, taken for granted
+            self._sends_ns = [answer.received_ns]  # an empty draft, taken for granted
         if self._provenance is not None:
             sources = sources_of_round(len(flight), verdict.num_accepted)
             self._provenance.add(done.token_ids, sources[: len(done.token_ids)])

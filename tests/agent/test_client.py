@@ -13,7 +13,7 @@ from tests.toy_model import END_TOKEN, ToyModel
 from multispin_agent.client import Client
 from multispin_agent.config import Config
 from multispin_agent.draft_source import model_source
-from multispin_agent.events import Answer, Reconnected, RefusedByCoordinator
+from multispin_agent.events import Answer, Reconnected, RefusedByCoordinator, Silence
 from multispin_agent.generate import generate
 from multispin_agent.request import Finished, Request, RequestFailed
 from multispin_agent.serve_file import ServeFile
@@ -404,6 +404,33 @@ def test_after_an_interruption_a_request_asks_at_once_however_long_it_would_have
         await asyncio.gather(task, return_exceptions=True)
 
     play(part)
+
+
+def test_an_answer_that_came_before_the_last_repeat_answers_an_earlier_one() -> None:
+    async def part(scene: Scene) -> None:
+        await scene.welcome()
+        scene.config = msgspec.structs.replace(scene.config, retry_s=60.0, retry_max_s=60.0)
+        task = scene.generate(max_tokens=1)
+        await scene.hear(Open)
+        inbox = scene.client._inboxes[5]
+        received_ns = monotonic_ns()
+        # A process that was stopped wakes up with both: its alarm, and the answer that had come meanwhile.
+        inbox.put_nowait(Silence(inbox_heard_ns(task)))
+        inbox.put_nowait(Answer(msgspec.structs.replace(VERDICT, finish=2), received_ns, 50))
+        finished = await asyncio.wait_for(task, 10)
+        assert [await scene.hear(Open)], "it had asked again"
+        [timing] = finished.rounds
+        assert 0.0 <= timing.round_trip_s < 5.0
+        assert timing.sent_ns <= received_ns
+
+    play(part)
+
+
+def inbox_heard_ns(task: "asyncio.Task[Finished]") -> int:
+    """Return when the request of a task has heard something last, as its alarm would say."""
+    serving = task.get_coro().cr_await.cr_frame.f_locals["self"]  # type: ignore[union-attr]
+    heard_ns: int = serving._heard_ns
+    return heard_ns
 
 
 def test_a_coordinator_that_is_silent_past_the_deadline_fails_the_request_and_keeps_its_text() -> None:
