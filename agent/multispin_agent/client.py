@@ -5,7 +5,6 @@ import logging
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import zmq
@@ -14,18 +13,22 @@ import multispin_models
 from multispin_agent.confidence import Confidence
 from multispin_agent.config import Config
 from multispin_agent.draft_length import DraftHistory
+from multispin_agent.events import Answer, Event, HeardAgain, Reconnected, RefusedByCoordinator
 from multispin_agent.pacing import Pacer
 from multispin_models.channel import FrameChannel
 from multispin_models.clock import monotonic_ns
 from multispin_models.clock_offset import ClockOffset
 from multispin_models.clock_watch import ClockWatch
 from multispin_models.connections import open_agent_channel
-from multispin_models.errors import ConfigError, WireError
+from multispin_models.errors import WireError, WireVersionError
 from multispin_models.language_model import ModelInfo
 from multispin_models.messages import (
     PROTOCOL_VERSION,
     AgentMessage,
     Close,
+    CoordinatorMessage,
+    DraftOffer,
+    FileChunk,
     Hello,
     Pace,
     Ping,
@@ -38,63 +41,15 @@ from multispin_models.messages import (
     encode,
 )
 
-__all__ = ["Answer", "Client", "Event", "Guessed", "Reconnected", "RefusedByCoordinator", "Silence"]
+__all__ = ["Client"]
 
 log = logging.getLogger(__name__)
 
 HELLO_RETRY_S = 1.0
+PINGS_LATE = 1.5  # intervals of silence, after which the way was interrupted
 PINGS_MISSED = 3  # without an answer, before the coordinator counts as gone
 RECORD_CODES = frozenset({"records_not_kept", "records_schema", "bad_record"})
 FATAL_CODES = frozenset({"protocol_version", "vocabulary_mismatch", "bad_agent_id"})
-
-
-class RefusedByCoordinator(ConfigError):
-    """The coordinator will never serve this agent as it is configured."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A Verdict or Refused for one request.
-
-    Attributes:
-        message: as it came.
-        received_ns: monotonic, when it was read (t4 of four).
-        num_bytes: of its frame.
-    """
-
-    message: Verdict | Refused
-    received_ns: int
-    num_bytes: int
-
-
-class Reconnected:
-    """The coordinator is a new one, or has forgotten this agent: every request must be opened again."""
-
-
-@dataclass(frozen=True)
-class Silence:
-    """No answer came in the time that a request gave itself.
-
-    Attributes:
-        heard_ns: monotonic, when it had last heard something; if it has since, this is no news.
-    """
-
-    heard_ns: int
-
-
-@dataclass(frozen=True)
-class Guessed:
-    """The draft model is done with a guess that nobody waited for.
-
-    Attributes:
-        position: of the token that was guessed.
-    """
-
-    position: int
-
-
-Event = Answer | Reconnected | RefusedByCoordinator | Silence | Guessed
-"""What a request can hear: an answer, to be opened again, that nothing more will come, nothing, or a guess."""
 
 
 class Client:
@@ -125,12 +80,14 @@ class Client:
         self.clock_offset = ClockOffset()  # of the coordinator's clock
         self.clock_watch = ClockWatch() if now_ns is monotonic_ns else None  # of this machine, unless time is virtual
         self.on_records: Callable[[RecordsAck | Refused], None] | None = None  # what uploads records hears
+        self.on_files: Callable[[DraftOffer | FileChunk | Refused], None] | None = None  # what takes offered drafts
         self._config = config
         self._draft = draft
         self._instance_id = f"{secrets.randbits(64):016x}"
         self._inboxes: dict[int, asyncio.Queue[Event]] = {}
         self._welcomed = asyncio.Event()
         self._failed: RefusedByCoordinator | None = None
+        self._other_version = ""  # what a coordinator of another version has said last
         self._pings = 0
         self._heard_ns = 0
         self._pacer = Pacer(config.send_bytes_per_s)
@@ -154,6 +111,8 @@ class Client:
         """Return why the coordinator cannot be counted on now, "" when it can."""
         if self._failed is not None:
             return str(self._failed)
+        if self._other_version:
+            return f"coordinator {self._config.coordinator} speaks another protocol: {self._other_version}"
         if self.welcome is None or not self._welcomed.is_set():
             return f"coordinator {self._config.coordinator} has not welcomed this agent"
         silent_s = (now_ns - self._heard_ns) / 1e9
@@ -165,6 +124,17 @@ class Client:
     def is_serving(self) -> bool:
         """Whether a request is open."""
         return bool(self._inboxes)
+
+    def change_draft(self, draft: ModelInfo) -> None:
+        """Draft with another model from now on, and tell the coordinator."""
+        self._draft = draft
+        self.confidence, self.history = Confidence(), DraftHistory()  # what was learnt is of the model before
+        if self._welcomed.is_set() and self._failed is None:
+            self._say_hello()
+
+    def is_open(self, request_id: int) -> bool:
+        """Whether a request is under way here."""
+        return request_id in self._inboxes
 
     def subscribe(self, request_id: int) -> asyncio.Queue[Event]:
         """Return the queue into which the answers to a request go."""
@@ -236,14 +206,28 @@ class Client:
         self.send(hello)
 
     def _on_frames(self, frames: list[bytes]) -> None:
-        received_ns = self._heard_ns = self.now_ns()
+        before_ns, received_ns = self._heard_ns, self.now_ns()
+        self._heard_ns = received_ns
         frame = b"".join(frames)
+        message = self._decoded(frame)
+        if message is not None:
+            self._take(message, received_ns, len(frame))
+            self._note_gap(before_ns, received_ns)
+
+    def _decoded(self, frame: bytes) -> CoordinatorMessage | None:
         try:
             message = decode_coordinator_message(frame)
+        except WireVersionError as error:
+            self._on_other_version(str(error))
+            return None
         except WireError as error:
             self.counters["ignored_malformed_frame"] += 1
             log.warning("%s", error)
-            return
+            return None
+        self._other_version = ""
+        return message
+
+    def _take(self, message: CoordinatorMessage, received_ns: int, num_bytes: int) -> None:
         match message:
             case Welcome():
                 self._on_welcome(message)
@@ -254,6 +238,9 @@ class Client:
                 self._take_share(message.send_bytes_per_s)
             case RecordsAck():
                 self._on_records_answer(message)
+            case DraftOffer() | FileChunk() | Refused(code="no_such_file"):
+                if self.on_files is not None:
+                    self.on_files(message)
             case Refused(code=code) if code in RECORD_CODES:
                 self._on_records_answer(message)
             case Refused(request_id=0) | Refused(code="hello_required"):
@@ -263,7 +250,22 @@ class Client:
                 if inbox is None:
                     self.counters["ignored_unknown_request"] += 1
                 else:
-                    inbox.put_nowait(Answer(message, received_ns, len(frame)))
+                    inbox.put_nowait(Answer(message, received_ns, num_bytes))
+
+    def _on_other_version(self, said: str) -> None:
+        """Go on asking: it may be a coordinator that is about to be updated, as they are before their agents."""
+        self.counters["ignored_other_version"] += 1
+        if self._other_version != said:
+            log.error("%s: update the coordinator first, or take this agent's version back", said)
+        self._other_version = said
+
+    def _note_gap(self, before_ns: int, now_ns: int) -> None:
+        """Have requests ask at once after an interruption: their back-off may have grown long."""
+        if self.welcome is None or (now_ns - before_ns) / 1e9 <= PINGS_LATE * self.welcome.ping_interval_s:
+            return
+        self.counters["interruptions"] += 1
+        for inbox in self._inboxes.values():
+            inbox.put_nowait(HeardAgain(now_ns))
 
     def _on_records_answer(self, answer: RecordsAck | Refused) -> None:
         if self.on_records is None:

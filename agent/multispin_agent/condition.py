@@ -49,11 +49,15 @@ def condition_of(
 
 
 async def tell_condition(
-    send: Callable[[AgentMessage], object], draft: ModelInfo, meter: Sampler | str, interval_s: float = INTERVAL_S
+    send: Callable[[AgentMessage], object],
+    draft: Callable[[], ModelInfo],
+    meter: Sampler | str,
+    interval_s: float = INTERVAL_S,
 ) -> None:
     """Say it again and again, until cancelled; the first time at once."""
-    name = f"{draft.name}, {draft.engine} {draft.recipe}"
     while True:
+        info = draft()
+        name = f"{info.name}, {info.engine} {info.recipe}"
         now_ns = monotonic_ns()
         temperatures_c = await asyncio.to_thread(read_temperatures)
         send(condition_of(name, meter, temperatures_c, now_ns - round(interval_s * 1e9), now_ns))

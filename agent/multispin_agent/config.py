@@ -14,7 +14,9 @@ from multispin_models.records import FieldNotes
 __all__ = ["RELOADABLE", "Config"]
 
 # What SIGHUP changes, for requests that begin after it; the rest needs a restart.
-RELOADABLE = frozenset({"num_draft_tokens", "retry_s", "retry_max_s", "deadline_s"})
+RELOADABLE = frozenset(
+    {"num_draft_tokens", "retry_s", "retry_max_s", "deadline_s", "on_deadline", "busy_s", "when_absent"}
+)
 
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0.0)]
@@ -45,7 +47,16 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             a share, the smaller of the two holds.
         retry_s: an answer that has not come for so long is asked for again; doubles up to `retry_max_s`.
         retry_max_s: longest wait between two askings.
-        deadline_s: a request without any answer for so long ends with an error.
+        deadline_s: a request without any answer for so long is given up by its coordinator's side.
+        on_deadline: what it does then: "fail" ends it with an error; "draft" writes the rest by the draft model alone.
+            That is not the target's text: the reply says from where on (`degraded`), and the record does.
+        busy_s: a user's request that has not begun, and for which the coordinator has no room for so long, is refused
+            with 503 and the time to come back; one that has begun waits on, as does one of a file.
+        when_absent: what becomes of new requests of users while the coordinator is silent: "wait" takes them, and they
+            begin when it is back, up to `deadline_s`; "refuse" answers 503 and the time to come back.
+        without_draft: what an agent of users does when the draft model is missing or does not work: "serve" goes on
+            without drafts (L = 0; log, health and the coordinator's table say so), "fail" ends. An agent that serves a
+            file always ends: its figures would be of something else.
         security: CURVE keys.
         meter: energy meter: "auto", "none", "shared", "jetson", "pmic", "rapl", "nvml", "battery", "hwmon",
             "hwmon-energy", "fnirsi", "hwmon:CHIP,covers=WHAT", "hwmon-energy:CHIP,covers=WHAT",
@@ -53,6 +64,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
             "modelled:BUSY_W,IDLE_W", "calibrated:NAME", "replay:FILE", "replay:FILE,loop"; each is described by
             models/docs/meters.md.
         idle_s: how long the idle baseline is measured before the model is loaded, if there is a meter.
+        accept_drafts: an agent of users fetches the draft that its coordinator offers (`draft_offer`), and runs it from
+            the moment when no request is open, also after restarts; if it does not load, the one before goes on.
+        fetch_bytes_per_s: most of such a file.
         spool: SQLite file that keeps records until the coordinator has them; null uploads none.
         spool_max_bytes: bound of it, beyond which the oldest records of rounds are dropped; summaries never are.
         upload_bytes_per_s: of records, while a request is served; as fast as it goes when none is.
@@ -82,9 +96,15 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     retry_s: Seconds = 2.0
     retry_max_s: Seconds = 15.0
     deadline_s: Seconds = 300.0
+    on_deadline: Literal["fail", "draft"] = "fail"
+    busy_s: Seconds = 20.0
+    when_absent: Literal["wait", "refuse"] = "wait"
+    without_draft: Literal["serve", "fail"] = "serve"
     security: Security = Security()
     meter: str = "auto"
     idle_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 2.0
+    accept_drafts: bool = False
+    fetch_bytes_per_s: Annotated[float, Meta(ge=100.0)] = 65_536.0
     spool: str | None = None
     spool_max_bytes: Annotated[int, Meta(ge=1 << 16)] = 1 << 28
     upload_bytes_per_s: Annotated[float, Meta(gt=0.0)] = 4096.0

@@ -14,20 +14,23 @@ import asyncio
 import logging
 import secrets
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import zmq
 
 from multispin_agent.attribution import BoxEnergy, account_of
+from multispin_agent.box_status import read_box_status, tell_box_status
 from multispin_agent.client import Client
 from multispin_agent.condition import tell_condition
 from multispin_agent.config import RELOADABLE, Config
 from multispin_agent.draft_source import DraftSource, open_draft_source
 from multispin_agent.serve_file import ServeFile
 from multispin_agent.spool import Spool
+from multispin_agent.staging import settled_config
 from multispin_agent.upload import Recorder
 from multispin_models.channel import check_endpoint
 from multispin_models.energy import Sampler, open_meter
@@ -35,6 +38,8 @@ from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import ENGINES
 from multispin_models.errors import ConfigError, MultispinError
 from multispin_models.journal import start_logging
+from multispin_models.messages import BoxStatus
+from multispin_models.open_files import raise_file_limit
 from multispin_models.prompts import Job, add_job_flags, job_defaults, read_jobs
 from multispin_models.records import read_boot_id
 from multispin_models.records.idle import measure_idle
@@ -119,9 +124,34 @@ def _start_recorder(config: Config, client: Client) -> Recorder | None:
     return Recorder(spool, client, config.agent_id, config.upload_bytes_per_s)
 
 
+def _load_drafts(config: Config, *, serves_users: bool) -> DraftSource:
+    """Return what drafts: of users the draft that was last taken from the coordinator, if it loads."""
+    settled = settled_config(config) if serves_users else config
+    if settled is not config:
+        try:
+            return open_draft_source(settled)
+        except MultispinError as error:
+            log.error("the draft that the coordinator offered is not used, pair %s is: %s", config.pair, error)  # noqa: TRY400
+    return open_draft_source(config, may_go_without=serves_users)
+
+
+class _Drafts:
+    """Where drafts come from now; a service that swaps them says so."""
+
+    def __init__(self, source: DraftSource) -> None:
+        self.now: Callable[[], DraftSource] = lambda: source
+
+
+def _box_status(config: Config, drafts: _Drafts, recorder: Recorder | None) -> BoxStatus:
+    disk = Path.cwd() if config.spool is None else Path(config.spool).parent
+    missing = drafts.now().missing
+    degraded = f"nothing is drafted: {missing}" if missing else ""
+    return read_box_status(disk, None if recorder is None else recorder.num_spooled, degraded)
+
+
 class _Opened(NamedTuple):
     client: Client
-    drafts: DraftSource
+    drafts: _Drafts
     engine: EngineThread
     meter: BoxEnergy | str
     recorder: Recorder | None
@@ -132,24 +162,29 @@ async def _open(config: Config) -> AsyncIterator[_Opened]:
     """Load what drafts and connect; at the end close both."""
     engine = EngineThread()
     meter = await engine.run(_start_meter, config)
-    drafts = await engine.run(open_draft_source, config)
+    drafts = _Drafts(await engine.run(partial(_load_drafts, config, serves_users=config.http_listen is not None)))
     with zmq.Context() as context:
-        client = Client(config, drafts.info, context)
+        client = Client(config, drafts.now().info, context)
         sampler = meter.sampler if isinstance(meter, BoxEnergy) else meter
-        telling = asyncio.create_task(tell_condition(client.send, drafts.info, sampler))
+        tellings = [asyncio.create_task(tell_condition(client.send, lambda: drafts.now().info, sampler))]
         try:
             recorder = _start_recorder(config, client)
+            read = partial(_box_status, config, drafts, recorder)
+            tellings.append(
+                asyncio.create_task(tell_box_status(client.send, read, lambda: not client.why_absent(client.now_ns())))
+            )
             try:
                 yield _Opened(client, drafts, engine, meter, recorder)
             finally:
                 if recorder is not None:
                     await recorder.close()
         finally:
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
+            for telling in tellings:
+                telling.cancel()
+            await asyncio.gather(*tellings, return_exceptions=True)
             await client.close()
             engine.shutdown()
-            drafts.close()
+            drafts.now().close()
             if isinstance(meter, BoxEnergy):
                 meter.close()
 
@@ -163,7 +198,7 @@ async def _serve_file(config: Config, args: argparse.Namespace) -> int:
         serve_file = ServeFile(
             config,
             opened.client,
-            opened.drafts,
+            opened.drafts.now(),
             opened.engine,
             opened.meter,
             out,
@@ -195,6 +230,7 @@ async def _serve_http(config: Config, args: argparse.Namespace) -> int:
         raise ConfigError("--http-listen serves users: --prompts and --out are of an agent that serves a file")
     try:
         from multispin_agent.api.service import AgentService  # noqa: PLC0415 - an extra
+        from multispin_agent.swapping import DraftSwapper  # noqa: PLC0415
         from multispin_models.api.interface import open_interface  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(f"the HTTP interface is not installed ({error}): run scripts/setup") from error
@@ -218,7 +254,7 @@ async def _serve_http(config: Config, args: argparse.Namespace) -> int:
         journal = Journal(
             run_id,
             f"agent:{config.agent_id}",
-            opened.drafts.info,
+            opened.drafts.now().info,
             config,
             account_of(opened.meter, run_id, config.agent_id),
             None if opened.recorder is None else opened.recorder.take,
@@ -226,8 +262,11 @@ async def _serve_http(config: Config, args: argparse.Namespace) -> int:
         )
         await stack.enter_async_context(journal.kept())
         service = AgentService(
-            config, opened.client, opened.drafts, opened.engine, opened.meter, run_id, opened.recorder
+            config, opened.client, opened.drafts.now(), opened.engine, opened.meter, run_id, opened.recorder
         )
+        opened.drafts.now = lambda: service.source
+        if config.accept_drafts:
+            stack.callback(DraftSwapper(config, opened.client, service).close)
         # Users first, then what serves them.
         stack.push_async_callback(server.stop)
         stack.push_async_callback(api.stop)
@@ -263,6 +302,7 @@ def run(args: argparse.Namespace) -> int:
     """Run `multispin agent`; return the exit status."""
     start_logging()
     try:
+        raise_file_limit()
         return asyncio.run(_serve(read_settings(Config, args), args))
     except MultispinError as error:
         log.error("%s", error)  # noqa: TRY400 - what to do is in the message, not in the trace

@@ -2,26 +2,26 @@
 
 open -> [draft -> send -> (draft ahead) -> verdict -> commit] ... -> record
 
-While the coordinator goes on alone its tokens are handed on as they come. What is drafted beside them, to be compared,
-never holds them up: its end is one more event of the inbox.
+While the coordinator goes on alone its tokens are handed on as they come.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from multispin_agent.client import Answer, Client, Event, Guessed, Reconnected, RefusedByCoordinator, Silence
-from multispin_agent.confidence import RequestConfidence
+from multispin_agent.client import Client
 from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource
-from multispin_agent.drafter import Drafted, Drafter
+from multispin_agent.events import Answer, Event, Guessed, HeardAgain, Reconnected, RefusedByCoordinator, Silence
 from multispin_agent.generation import Generation
-from multispin_agent.request import Finished, Request, RequestFailed, RoundTiming
+from multispin_agent.guessing import Guessing
+from multispin_agent.request import Finished, NoRoom, Request, RequestFailed, RoundTiming
 from multispin_agent.round_clock import RoundClock
+from multispin_agent.unverified import write_unverified
 from multispin_models.engine_thread import Engine
 from multispin_models.errors import WireError
-from multispin_models.messages import Draft, Open, Refused, Report, Verdict, Welcome
+from multispin_models.messages import Draft, Open, Refused, Verdict, Welcome
 from multispin_models.provenance import Piece, Provenance, sources_of_round
 from multispin_models.records import Finish
 from multispin_models.text import TextAssembler
@@ -31,9 +31,9 @@ __all__ = ["generate"]
 log = logging.getLogger(__name__)
 
 REOPEN_CODES = frozenset({"unknown_request", "out_of_step", "hello_required"})
-RETRY_CODES = frozenset({"busy", "too_many_sessions", "request_owned", "engine_fault"})
+NO_ROOM_CODES = frozenset({"busy", "too_many_sessions"})
+RETRY_CODES = NO_ROOM_CODES | {"request_owned", "engine_fault"}
 FINISH_NAMES: dict[int, Finish] = {1: "end", 2: "length"}
-COMPARED = 16  # tokens drafted beside a stream before they are reported
 
 
 class _Serving:
@@ -48,12 +48,12 @@ class _Serving:
         engine: Engine,
         on_text: Callable[[Piece], None],
         started_ns: int | None,
+        busy_s: float | None,
     ) -> None:
+        self._busy_s = busy_s
         self._config = config
         self._client = client
-        self._engine = engine
         self._on_text = on_text
-        self._end_token_ids = frozenset() if request.ignore_end else drafts.tokenizer.end_token_ids
         self._generation = Generation(
             request.request_id,
             list(request.prompt_ids),
@@ -68,17 +68,22 @@ class _Serving:
         self._assembler = TextAssembler(drafts.tokenizer.token_bytes, request.stop)
         self._provenance = Provenance(drafts.tokenizer.token_bytes) if request.provenance else None
         self._drafts = drafts
-        self._drafter: Drafter | None = None
-        self._confidence = RequestConfidence(client.confidence)
         self._inbox = client.subscribe(request.request_id)
         self._now_ns = client.now_ns
         self._finished = Finished(started_ns=self._now_ns() if started_ns is None else started_ns)
         self._clock = RoundClock(self._finished.started_ns, client.clock_offset, client.clock_watch)
-        self._draft_s = 0.0
-        self._beside: asyncio.Future[tuple[list[Drafted], float]] | None = None
-        self._compared = self._hits = 0
+        self._guessing = Guessing(
+            self._generation,
+            drafts,
+            engine,
+            client,
+            self._clock,
+            self._inbox,
+            config.draft_entries,
+            frozenset() if request.ignore_end else drafts.tokenizer.end_token_ids,
+        )
         self._missed_round = 0
-        self._sent_ns = 0
+        self._sends_ns: list[int] = []  # of what awaits its answer, the first and all repeats
         self._up_bytes = 0
         self._heard_ns = self._now_ns()
         self._retry_s = config.retry_s
@@ -87,40 +92,18 @@ class _Serving:
         generation = self._generation
         try:
             self._limit_draft(await self._client.ready())
-            await self._engine.run(self._open_drafter)
+            await self._guessing.open()
             self._send(generation.open())
             while not generation.finish and not self._assembler.stopped:
                 await self._turn()
+                if self._finished.degraded:
+                    await self._go_on_unverified()
         finally:
             self._client.unsubscribe(generation.request_id)
             self._inbox.put_nowait(Silence(0))  # a draft under way for a request that was cancelled ends early
-            await asyncio.shield(self._engine.run(self._close_drafter))
+            await self._guessing.close()
+            self._finished.num_draft_reused = self._guessing.num_reused
         return self._result()
-
-    # In the engine's thread, which keeps their order: a request that is cancelled meanwhile leaves nothing open.
-
-    def _open_drafter(self) -> None:
-        entries = self._config.draft_entries if self._generation.weighs else None
-        self._drafter = self._drafts.open_drafter(self._generation.sampling, entries)
-
-    def _timed_draft(
-        self, tokens: Sequence[int], count: int, interrupted: Callable[[], bool]
-    ) -> tuple[list[Drafted], float]:
-        assert self._drafter is not None
-        started_ns = self._now_ns()
-        is_waited_for = not self._generation.alone
-        self._drafter.rewind(tokens)
-        rewound_ns = self._now_ns()
-        drafted = self._drafter.draft(tokens, count, self._end_token_ids, interrupted)
-        ended_ns = self._now_ns()
-        if is_waited_for:
-            self._clock.drafted(started_ns, rewound_ns, ended_ns)
-        return drafted, (ended_ns - started_ns) / 1e9
-
-    def _close_drafter(self) -> None:
-        if self._drafter is not None:
-            self._finished.num_draft_reused = self._drafter.num_reused
-            self._drafter.close()
 
     def _limit_draft(self, welcome: Welcome) -> None:
         if not self._generation.verify_by(welcome.verification):
@@ -128,6 +111,9 @@ class _Serving:
                 f"the coordinator has come back with verification {welcome.verification}: begin the request anew",
                 self._result(),
             )
+        if self._drafts.missing:
+            self._generation.limit_draft(0)
+            return
         if welcome.policy == "fixed":
             self._generation.limit_draft(min(self._config.num_draft_tokens, welcome.max_draft_tokens))
             return
@@ -146,74 +132,36 @@ class _Serving:
         elif generation.can_send():
             self._send(generation.next_draft())
         elif generation.alone:
-            self._guess_beside()
+            self._guessing.guess_beside()
             await self._wait()
         elif count := generation.num_to_draft():
-            await self._guess(count)
+            await self._guessing.guess(count)
         else:
             await self._wait()
 
-    async def _guess(self, count: int) -> None:
-        generation = self._generation
-        known = generation.tokens + generation.guess
-        drafted, seconds = await self._engine.run(self._timed_draft, known, count, self._interrupted)
-        self._note_draft(len(drafted), seconds)
-        if not drafted and not self._interrupted():
-            generation.rest()
-        self._take(len(known), drafted)
+    async def _go_on_unverified(self) -> None:
+        """Write the rest by the draft alone: the coordinator has been silent past the deadline."""
+        finished = self._finished
+        log.warning("request %016x goes on unverified: %s", self._generation.request_id, finished.degraded)
 
-    def _take(self, position: int, drafted: Sequence[Drafted]) -> None:
-        """Take guesses that stand at a position of the text and behind."""
-        token_ids = [each.token_id for each in drafted]
-        predicted = self._confidence.guessed(position, token_ids, [each.evidence for each in drafted])
-        self._generation.drafted(token_ids, predicted, [each.drawn_from for each in drafted])
+        def take(token_ids: list[int]) -> bool:
+            finished.first_token_ns = finished.first_token_ns or self._now_ns()
+            finished.ended_ns = self._now_ns()
+            finished.num_unverified += len(token_ids)
+            if self._provenance is not None:
+                self._provenance.add(token_ids, ["unverified"] * len(token_ids))
+            self._give(self._assembler.feed(token_ids))
+            return self._assembler.stopped
 
-    def _note_draft(self, num_drafted: int, seconds: float) -> None:
-        self._draft_s += seconds
-        if num_drafted:
-            self._client.history.draft_s.add(seconds / num_drafted)
-
-    def _guess_beside(self) -> None:
-        """Have a token guessed beside the coordinator's own, if that is wanted and none is under way."""
-        generation = self._generation
-        if self._beside is None and generation.num_to_draft():
-            tokens = list(generation.tokens)
-            self._beside = self._engine.run(self._timed_draft, tokens, 1, lambda: not generation.alone)
-            self._beside.add_done_callback(lambda _: self._inbox.put_nowait(Guessed(len(tokens))))
-
-    def _on_guessed(self, guessed: Guessed) -> None:
-        """Compare a guess with what has come, or keep it for what comes next."""
-        assert self._beside is not None
-        drafted, seconds = self._beside.result()
-        self._beside = None
-        self._note_draft(len(drafted), seconds)
-        generation = self._generation
-        if not drafted:
-            generation.rest()
-            self._compare(False)  # a draft without a token would have been in vain, too
-        elif guessed.position < len(generation.tokens):
-            self._compare(drafted[0].token_id == generation.tokens[guessed.position])
-        elif not generation.guess:
-            self._take(guessed.position, drafted)
-
-    def _compare(self, hit: bool) -> None:
-        self._compared += 1
-        self._hits += hit
-        if self._compared == COMPARED:
-            history = self._client.history
-            report = Report(
-                self._generation.request_id, self._compared, self._hits, history.draft_us, history.network_us
-            )
-            history.add_compared(self._compared, self._hits)
-            self._up_bytes += self._client.send(report)
-            self._compared = self._hits = 0
-
-    def _interrupted(self) -> bool:
-        return not self._inbox.empty()
+        await write_unverified(self._generation, self._guessing.write, take)
+        if not self._generation.finish and not self._assembler.stopped:
+            raise RequestFailed(f"{finished.degraded}; and the draft has no guess to go on with", self._result())
 
     def _send(self, message: Open | Draft, *, is_repeat: bool = False) -> None:
-        self._sent_ns = self._now_ns()
-        self._clock.sent(self._sent_ns, is_repeat=is_repeat)
+        if not is_repeat:
+            self._sends_ns.clear()
+        self._sends_ns.append(self._now_ns())
+        self._clock.sent(self._sends_ns[-1], is_repeat=is_repeat)
         self._up_bytes += self._client.send(message)
 
     async def _wait(self) -> None:
@@ -229,11 +177,22 @@ class _Serving:
     def _on_silence(self) -> None:
         silent_s = (self._now_ns() - self._heard_ns) / 1e9
         if silent_s > self._config.deadline_s:
-            raise RequestFailed(
-                f"no answer from {self._config.coordinator} for {silent_s:.0f} s (deadline_s)", self._result()
-            )
+            why = f"no answer from {self._config.coordinator} for {silent_s:.0f} s (deadline_s)"
+            if self._config.on_deadline == "fail":
+                raise RequestFailed(why, self._result())
+            self._finished.degraded = why
+            return
         self._retry_s = min(self._retry_s * (1.5 + random.random() / 2), self._config.retry_max_s)  # noqa: S311
         self._send(self._generation.repeat(), is_repeat=True)
+
+    def _on_heard_again(self, heard: HeardAgain) -> None:
+        """Ask at once for what was lost meanwhile; what comes twice does no harm."""
+        if not self._inbox.empty():
+            self._inbox.put_nowait(heard)  # the answer may have come with it
+            return
+        self._retry_s = self._config.retry_s
+        if self._heard_ns < heard.heard_ns and self._generation.flight is not None:
+            self._send(self._generation.repeat(), is_repeat=True)
 
     def _on_answer(self, answer: Event) -> None:
         if isinstance(answer, Silence):
@@ -241,7 +200,10 @@ class _Serving:
                 self._on_silence()
             return
         if isinstance(answer, Guessed):
-            self._on_guessed(answer)
+            self._guessing.on_guessed(answer)
+            return
+        if isinstance(answer, HeardAgain):
+            self._on_heard_again(answer)
             return
         self._heard_ns = self._now_ns()
         if isinstance(answer, RefusedByCoordinator):
@@ -267,7 +229,11 @@ class _Serving:
             self._reopen()
         elif refused.code not in RETRY_CODES:
             raise RequestFailed(f"coordinator refused the request ({refused.code}): {refused.message}", self._result())
-        # A refusal for now: the retry timer asks again.
+        waited_s = (self._now_ns() - self._finished.started_ns) / 1e9
+        begun = self._busy_s is None or self._generation.generated
+        if refused.code in NO_ROOM_CODES and not begun and waited_s > (self._busy_s or 0.0):
+            raise NoRoom(f"no room at the coordinator for {waited_s:.0f} s (busy_s): {refused.message}", self._result())
+        # Else a refusal for now: the retry timer asks again.
 
     def _on_verdict(self, answer: Answer, verdict: Verdict) -> None:
         flight, is_open, position = (
@@ -284,11 +250,14 @@ class _Serving:
             self._finished.payload_down_bytes += answer.num_bytes
             self._ask_for_missed(verdict)
             return
-        round_trip_s = (answer.received_ns - self._sent_ns) / 1e9
+        # What was sent again after the answer had come, though nobody had looked yet, is not what it answers.
+        sent_ns = max((t_ns for t_ns in self._sends_ns if t_ns <= answer.received_ns), default=answer.received_ns)
+        round_trip_s = (answer.received_ns - sent_ns) / 1e9
         if not was_alone:
             self._client.history.network_s.add(max(0.0, round_trip_s - verdict.residence_us / 1e6))
         elif done.ahead_hit is not None:
-            self._compare(done.ahead_hit)
+            self._guessing.compare(done.ahead_hit)
+        self._count_reports()
         finished = self._finished
         if not finished.first_token_ns:
             finished.first_token_ns = answer.received_ns
@@ -298,13 +267,13 @@ class _Serving:
                 is_open,
                 verdict,
                 len(flight),
-                self._sent_ns,
-                self._draft_s,
+                sent_ns,
+                self._guessing.seconds,
                 round_trip_s,
                 None if was_alone else done.ahead_hit,
                 self._up_bytes,
                 answer.num_bytes,
-                self._confidence.judged(position, flight, verdict.num_accepted),
+                self._guessing.confidence.judged(position, flight, verdict.num_accepted),
                 self._clock.finish(answer.received_ns, verdict),
                 answer.received_ns,
                 done.next_token_id,
@@ -313,9 +282,9 @@ class _Serving:
         finished.payload_up_bytes += self._up_bytes
         finished.payload_down_bytes += answer.num_bytes
         finished.ended_ns = answer.received_ns
-        self._up_bytes, self._draft_s = 0, 0.0
+        self._up_bytes, self._guessing.seconds = 0, 0.0
         if self._generation.alone:
-            self._sent_ns = answer.received_ns  # an empty draft, taken for granted
+            self._sends_ns = [answer.received_ns]  # an empty draft, taken for granted
         if self._provenance is not None:
             sources = sources_of_round(len(flight), verdict.num_accepted)
             self._provenance.add(done.token_ids, sources[: len(done.token_ids)])
@@ -332,7 +301,12 @@ class _Serving:
             self._missed_round = generation.round
             self._send(generation.repeat(), is_repeat=True)
 
+    def _count_reports(self) -> None:
+        self._up_bytes += self._guessing.report_bytes
+        self._guessing.report_bytes = 0
+
     def _result(self) -> Finished:
+        self._count_reports()
         finished = self._finished
         self._give(self._assembler.finish())
         finished.verification = self._generation.rule
@@ -353,6 +327,7 @@ async def generate(
     engine: Engine,
     on_text: Callable[[Piece], None] = lambda _piece: None,
     started_ns: int | None = None,
+    busy_s: float | None = None,
 ) -> Finished:
     """Return the text of a request and how it came about.
 
@@ -364,8 +339,10 @@ async def generate(
         engine: its thread.
         on_text: called with every piece of text as it becomes certain; with its spans, if the request asks for them.
         started_ns: when it began, by the client's clock; null for now.
+        busy_s: how long it may wait for room at the coordinator before it begins; null: as long as it takes.
 
     Raises:
+        NoRoom: there was none for so long.
         RequestFailed: refused for good, or the coordinator was silent past the deadline.
     """
-    return await _Serving(request, config, client, drafts, engine, on_text, started_ns).run()
+    return await _Serving(request, config, client, drafts, engine, on_text, started_ns, busy_s).run()

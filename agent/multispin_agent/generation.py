@@ -286,6 +286,16 @@ class Generation:
         self._go_on(verdict)
         return Round(committed, next_token_id, ahead_hit)
 
+    def commit_unverified(self, token_ids: Sequence[int]) -> None:
+        """Commit what nobody has verified, in place of a verdict that does not come."""
+        self._drop_guess(len(self.guess))
+        self.flight, self.alone = None, False
+        self.tokens += token_ids
+        if token_ids[-1] in self._end_token_ids:
+            self.finish = 1
+        elif self.room <= 0:
+            self.finish = 2
+
     def _drop_guess(self, count: int) -> None:
         del self.guess[:count], self._confidences[:count]
         if self._weighing is not None:

@@ -79,6 +79,7 @@ def request_record(
         with_text: keep the text and its tokens.
     """
     count = sum(timing.num_committed for timing in finished.rounds)
+    num_tokens = count + finished.num_unverified
     first_s = (finished.first_token_ns - finished.started_ns) / 1e9 if finished.first_token_ns else None
     total_s = (finished.ended_ns - finished.started_ns) / 1e9
     drafts = [timing for timing in finished.rounds if not timing.is_open]
@@ -105,7 +106,7 @@ def request_record(
         started_ns=finished.started_ns,
         ended_ns=finished.ended_ns,
         ttft_s=first_s,
-        tpot_s=(total_s - first_s) / (count - 1) if first_s is not None and count > 1 else None,
+        tpot_s=(total_s - first_s) / (num_tokens - 1) if first_s is not None and num_tokens > 1 else None,
         e2e_s=total_s,
         payload_up_bytes=finished.payload_up_bytes,
         payload_down_bytes=finished.payload_down_bytes,
@@ -118,6 +119,7 @@ def request_record(
         energy_reason=_reason(agent, coordinator_j),
         num_reopens=finished.num_reopens,
         verification=finished.verification,
+        num_unverified=finished.num_unverified,
     )
 
 

@@ -10,7 +10,7 @@ from multispin_models.records import Finish
 from multispin_models.sampling import Sampling
 from multispin_models.verification import Rule
 
-__all__ = ["Finished", "Request", "RequestFailed", "RoundTiming", "coordinator_energy_j"]
+__all__ = ["Finished", "NoRoom", "Request", "RequestFailed", "RoundTiming", "coordinator_energy_j"]
 
 
 class RequestFailed(MultispinError):
@@ -19,6 +19,10 @@ class RequestFailed(MultispinError):
     def __init__(self, message: str, finished: "Finished | None" = None) -> None:
         super().__init__(message)
         self.finished = finished
+
+
+class NoRoom(RequestFailed):
+    """A request that has not begun, and for which the coordinator had no room in `busy_s`."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Finished:
     """What became of a request.
 
     `num_reused` and `num_draft_reused` are tokens of its prompt that the target and the draft model did not compute.
+    `num_unverified` tokens at its end are the draft model's alone, and `degraded` says why; "" where all were verified.
     """
 
     token_ids: list[int] = field(default_factory=list)
@@ -92,6 +97,8 @@ class Finished:
     payload_down_bytes: int = 0
     rounds: list[RoundTiming] = field(default_factory=list)
     verification: Rule = "coupled"
+    num_unverified: int = 0
+    degraded: str = ""
 
 
 def coordinator_energy_j(rounds: Sequence[RoundTiming]) -> float | None:

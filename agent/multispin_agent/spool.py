@@ -27,7 +27,7 @@ from multispin_models.errors import ConfigError, MultispinError
 from multispin_models.messages import MAX_RECORD_BYTES, Records, SpooledRecord
 from multispin_models.records import SCHEMA_VERSION, AnyRecord, GapRecord, encode_line, is_summary
 
-__all__ = ["Line", "Spool", "SpoolUnwritable", "line_of"]
+__all__ = ["MAX_BATCH_RECORDS", "Line", "Spool", "SpoolUnwritable", "line_of"]
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,14 @@ CREATE TABLE IF NOT EXISTS records (
     line BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS rounds ON records (sequence) WHERE NOT is_summary;
+CREATE TABLE IF NOT EXISTS refused (
+    sequence INTEGER PRIMARY KEY,
+    boot_id TEXT NOT NULL,
+    schema_version INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    line BLOB NOT NULL,
+    reason TEXT NOT NULL
+);
 """
 
 
@@ -121,12 +129,12 @@ class Spool:
         rows = [(self._boot_id, SCHEMA_VERSION, kind, run, is_summary(kind), line) for kind, run, line in lines]
         self._write(lambda: self._append(rows))
 
-    def next_batch(self, max_bytes: int) -> Records | None:
-        """Return the oldest records, of one boot and schema, one at least and `max_bytes` at most; None if empty."""
+    def next_batch(self, max_bytes: int, max_records: int = MAX_BATCH_RECORDS) -> Records | None:
+        """Return the oldest records, of one boot and schema, one at least and no more than asked; None if empty."""
         rows = self._database.execute(
             "SELECT sequence, boot_id, schema_version, kind, line FROM records "
             "WHERE sequence > ? ORDER BY sequence LIMIT ?",
-            (self._uploaded_through, MAX_BATCH_RECORDS),
+            (self._uploaded_through, max_records),
         )
         records: list[SpooledRecord] = []
         origin, left = None, max_bytes
@@ -141,6 +149,22 @@ class Spool:
             return None
         self._handed_out = records[-1].sequence
         return Records(*origin, tuple(records))
+
+    def set_aside(self, batch: Records, reason: str) -> None:
+        """Keep records that the coordinator finds wrong in a table of their own: the others are not to wait for them.
+
+        Raises:
+            SpoolUnwritable: they stay where they are.
+        """
+        rows = [(each.sequence, batch.boot_id, batch.schema_version, each.kind, each.line) for each in batch.records]
+
+        def move() -> None:
+            self._database.executemany(
+                "INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?, ?, ?)", [(*row, reason) for row in rows]
+            )
+            self._delete([row[0] for row in rows])
+
+        self._write(move)
 
     def forget(self, batch: Records) -> None:
         """Delete the records of a batch: the coordinator has them.

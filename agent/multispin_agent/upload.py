@@ -4,7 +4,8 @@
 
 A batch is sent when the one before it is acknowledged. While a request is served, batches are small and paced to
 `upload_bytes_per_s`, so that a draft never waits long behind one; when none is, they are large and follow each other.
-What is not acknowledged in time is sent again, with back-off; the coordinator keeps each record once.
+What is not acknowledged in time is sent again, with back-off; the coordinator keeps each record once. A batch in which
+it finds a record wrong is halved until that one is alone; it is set aside in the spool, and the others go on.
 
 While the disk takes nothing, records wait in memory: of rounds at most `MAX_WAITING_ROUNDS`, the oldest are dropped
 and a GapRecord says so; summaries wait all. What waits in memory is lost if the process dies: nobody was told that it
@@ -18,8 +19,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
 
-from multispin_agent.client import Client, RefusedByCoordinator
-from multispin_agent.spool import Line, Spool, SpoolUnwritable, line_of
+from multispin_agent.client import Client
+from multispin_agent.events import RefusedByCoordinator
+from multispin_agent.spool import MAX_BATCH_RECORDS, Line, Spool, SpoolUnwritable, line_of
 from multispin_models.engine_thread import EngineThread
 from multispin_models.messages import Records, RecordsAck, Refused
 from multispin_models.records import AnyRecord, GapRecord, is_summary
@@ -66,6 +68,7 @@ class Recorder:
         self._answer: asyncio.Future[RecordsAck | Refused] | None = None
         client.on_records = self._on_answer
         self._closing = asyncio.Event()
+        self._most_records = MAX_BATCH_RECORDS  # fewer while a wrong one is looked for
         self._num_writing = 0  # of those that wait, at the front
         self._writing = asyncio.create_task(self._write())
         self._uploading = asyncio.create_task(self._upload())
@@ -81,6 +84,11 @@ class Recorder:
         self._idle.clear()
         self._all_written.clear()
         self._taken.set()
+
+    @property
+    def num_spooled(self) -> int:
+        """Records on this box's disk that the coordinator has not acknowledged."""
+        return self._spool.num_records
 
     async def written(self) -> None:
         """Wait until all that was taken is on this box's disk, or was dropped for good with its gap there."""
@@ -171,7 +179,8 @@ class Recorder:
                 return  # who serves requests says so
             busy = self._client.is_serving
             self._written.clear()
-            batch = await self._thread.run(self._spool.next_batch, BUSY_BATCH_BYTES if busy else IDLE_BATCH_BYTES)
+            most_bytes = BUSY_BATCH_BYTES if busy else IDLE_BATCH_BYTES
+            batch = await self._thread.run(self._spool.next_batch, most_bytes, self._most_records)
             if batch is None:
                 await self._rest()
                 continue
@@ -179,12 +188,15 @@ class Recorder:
             answer = await self._send(batch, wait_s)
             if answer is None:
                 wait_s = min(2 * wait_s, RETRY_MAX_S)
+            elif isinstance(answer, Refused) and answer.code == "bad_record":
+                await self._narrow(batch, answer.message)
             elif isinstance(answer, Refused):
                 self.counters[f"refused_{answer.code}"] += 1
                 log.warning("records stay here, the coordinator refuses them (%s): %s", answer.code, answer.message)
                 await asyncio.sleep(REFUSED_S)
             else:
                 wait_s = RETRY_S
+                self._most_records = min(2 * self._most_records, MAX_BATCH_RECORDS)
                 await self._forget(batch)
             if busy:
                 await asyncio.sleep(sum(len(record.line) for record in batch.records) / self._bytes_per_s)
@@ -198,6 +210,21 @@ class Recorder:
         with suppress(TimeoutError):
             return await asyncio.wait_for(self._answer, wait_s)
         return None
+
+    async def _narrow(self, batch: Records, reason: str) -> None:
+        """Look for the wrong record in smaller batches; set it aside when it is alone."""
+        self.counters["refused_bad_record"] += 1
+        if len(batch.records) > 1:
+            self._most_records = len(batch.records) // 2
+            return
+        log.error("record %d is set aside, the coordinator refuses it: %s", batch.records[0].sequence, reason)
+        try:
+            await self._thread.run(self._spool.set_aside, batch, reason)
+            self.counters["records_set_aside"] += 1
+        except SpoolUnwritable as error:
+            self.counters["spool_failures"] += 1
+            log.warning("a refused record stays in the spool for now: %s", error)
+            await asyncio.sleep(REFUSED_S)
 
     async def _forget(self, batch: Records) -> None:
         try:

@@ -1,15 +1,14 @@
 """What a coordinator refuses, and why: checks on what agents send, before anything is kept of it. No I/O."""
 
-from dataclasses import dataclass
-
 from multispin_coordinator.config import Limits
+from multispin_coordinator.fleet import AgentState
 from multispin_models.draft_payload import Weighed, unpack_distributions, unpack_weights
 from multispin_models.errors import WireError
 from multispin_models.language_model import ModelInfo
-from multispin_models.messages import PROTOCOL_VERSION, Draft, Hello, Open, WeighedDraft
+from multispin_models.messages import PROTOCOL_VERSION, SERVED_VERSIONS, Draft, Hello, Open, WeighedDraft
 from multispin_models.verification import Rule
 
-__all__ = ["AgentState", "Reject", "check_draft", "check_hello", "check_open", "weighed_of"]
+__all__ = ["Reject", "check_draft", "check_hello", "check_open", "weighed_of"]
 
 
 class Reject(Exception):
@@ -30,14 +29,6 @@ class Reject(Exception):
         self.round = round_number
 
 
-@dataclass
-class AgentState:
-    """An agent that was welcomed."""
-
-    instance_id: str
-    last_seen_ns: int
-
-
 def check_hello(
     agent: bytes, hello: Hello, *, target: ModelInfo, known: AgentState | None, num_agents: int, limits: Limits
 ) -> None:
@@ -46,10 +37,11 @@ def check_hello(
     Raises:
         Reject: protocol_version, bad_agent_id, vocabulary_mismatch, too_many_agents.
     """
-    if hello.protocol_version != PROTOCOL_VERSION:
+    if hello.protocol_version not in SERVED_VERSIONS:
         raise Reject(
             "protocol_version",
-            f"agent speaks protocol {hello.protocol_version}, coordinator {PROTOCOL_VERSION}: update the older side",
+            f"agent speaks protocol {hello.protocol_version}, coordinator {PROTOCOL_VERSION} and for agents also "
+            f"{SERVED_VERSIONS[0]}: update the older side, coordinators first",
         )
     if hello.agent_id.encode() != agent:
         raise Reject("bad_agent_id", f"agent id {hello.agent_id!r} is not the routing id of the connection")

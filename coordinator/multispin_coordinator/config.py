@@ -103,6 +103,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         idle_s: how long the idle baseline is measured before the model is loaded, if there is a meter.
         out: folder for the coordinator's own records, end.jsonl, conditions.jsonl and energy.jsonl; null writes none.
         run_id: in these; null makes one.
+        fleet_file: JSON file for the table of agents that `multispin fleet status` shows: who is here or was, with
+            what, and how their boxes are; null keeps none.
+        draft_offer: name of a packaged pair, or the path of a manifest, whose draft agents with `accept_drafts` fetch
+            from here and run; its vocabulary must be the target's. Null offers none.
         store: SQLite file for the records that agents upload; null keeps none.
         max_concurrent: texts that the target writes alone at once, for users of the coordinator's own HTTP interface;
             each holds one of `limits.max_sessions`.
@@ -134,6 +138,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     idle_s: Annotated[float, Meta(ge=0.0, le=3600.0)] = 2.0
     out: str | None = None
     run_id: str | None = None
+    fleet_file: str | None = None
+    draft_offer: str | None = None
     store: str | None = None
     policy: PolicyName = DEFAULT_POLICY
     schedule: ScheduleName = "continuous"

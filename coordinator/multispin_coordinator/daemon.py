@@ -21,6 +21,7 @@ import zmq
 import multispin_models
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import RELOADABLE, Config
+from multispin_coordinator.offers import open_offer
 from multispin_coordinator.page.feed import Begin, Feed
 from multispin_coordinator.page.journal import PageJournal
 from multispin_coordinator.server import Server
@@ -36,6 +37,7 @@ from multispin_models.engines import ENGINES, Loaded, load_side, log_progress
 from multispin_models.errors import ConfigError, MultispinError, UnsupportedModel
 from multispin_models.journal import start_logging
 from multispin_models.language_model import ModelInfo
+from multispin_models.open_files import raise_file_limit
 from multispin_models.probes import probe_exactness, probe_rollback
 from multispin_models.records.idle import measure_idle
 from multispin_models.records.journal import Account, Journal
@@ -213,9 +215,21 @@ async def serve(config: Config, reread: Callable[[], Config]) -> None:
             # A control that knows what a pass costs need not try what it cannot judge.
             times = [] if config.policy == "fixed" else await loader.run(time_passes, loaded.model)
         context = stack.enter_context(zmq.Context())
+        offered = None
+        if config.draft_offer is not None:
+            offered = await asyncio.to_thread(open_offer, config.draft_offer, loaded.tokenizer.vocabulary_hash)
+            log.info("offering draft %s, sha256 %s", offered.offer.file_name, offered.offer.sha256)
         store = None if config.store is None else RecordStore(Path(config.store))
         server = Server(
-            config, loaded, info, meter, context, store=store, pass_times=times, journal=_page_journal(config)
+            config,
+            loaded,
+            info,
+            meter,
+            context,
+            store=store,
+            pass_times=times,
+            journal=_page_journal(config),
+            offered=offered,
         )
         meter.start()
         # The signal to whoever started this.
@@ -245,6 +259,7 @@ def run(args: argparse.Namespace) -> int:
     start_logging()
     try:
         config = read_settings(Config, args)
+        raise_file_limit()
         log.info("settings: %s", msgspec.json.encode(config).decode())
         asyncio.run(serve(config, lambda: read_settings(Config, args)))
     except MultispinError as error:

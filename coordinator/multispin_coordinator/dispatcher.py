@@ -16,28 +16,32 @@ from typing import NamedTuple
 import msgspec
 
 import multispin_models
-from multispin_coordinator.admission import AgentState, Reject, check_draft, check_hello, check_open, weighed_of
+from multispin_coordinator.admission import Reject, check_draft, check_hello, check_open, weighed_of
 from multispin_coordinator.batcher import Share, plan_pass
 from multispin_coordinator.config import Limits
 from multispin_coordinator.control.online import BY_ITSELF, LAST, Control, Grant
 from multispin_coordinator.control.uplink import Uplink
+from multispin_coordinator.fleet import AgentState, Fleet
 from multispin_coordinator.page.journal import PageJournal
 from multispin_coordinator.passes import Outcome, Pass, PassTiming, work_of
 from multispin_coordinator.roster import Roster
 from multispin_coordinator.schedule import Schedule
 from multispin_coordinator.session import FINISH_LENGTH, GOES_ON, Session
 from multispin_coordinator.tally import Tally
-from multispin_models.draft_payload import pack_candidates
+from multispin_coordinator.verdicts import as_undecided, one_by_one, only
 from multispin_models.energy.meter import Label
 from multispin_models.errors import WireError, WireVersionError
 from multispin_models.language_model import ModelInfo
 from multispin_models.messages import (
     PROTOCOL_VERSION,
     AgentMessage,
+    BoxStatus,
     Close,
     Condition,
     CoordinatorMessage,
     Draft,
+    DraftOffer,
+    FileWanted,
     Hello,
     Open,
     Pace,
@@ -46,7 +50,6 @@ from multispin_models.messages import (
     Records,
     Refused,
     Report,
-    UndecidedVerdict,
     Verdict,
     WeighedDraft,
     Welcome,
@@ -56,12 +59,13 @@ from multispin_models.messages import (
 from multispin_models.records.schema import SCHEMA_VERSION
 from multispin_models.verification import Rule, Undecided, Verification
 
-__all__ = ["ALONE", "Batch", "Dispatcher", "Send"]
+__all__ = ["ALONE", "Batch", "Dispatcher", "Send", "Wanted"]
 
 log = logging.getLogger(__name__)
 
 ALONE = b""  # owns the requests of the coordinator's own users; no agent has an empty routing id
 MAX_BATCHES = 64  # of records that wait for the disk; what comes beyond is sent again
+MAX_WANTED = 256  # parts of files to be read; what comes beyond is asked again
 MAX_FAULTS = 2  # passes that may fail under one request before it is refused
 MOST_REPEATED = 64  # verdicts that one question brings again; the agent asks on for what is behind them
 
@@ -80,6 +84,13 @@ class Batch(NamedTuple):
     records: Records
 
 
+class Wanted(NamedTuple):
+    """A part of the offered file that an agent asks for, to be read."""
+
+    agent: bytes
+    part: FileWanted
+
+
 class Dispatcher:
     """All sessions of all agents.
 
@@ -95,6 +106,7 @@ class Dispatcher:
         rule: of the verification.
         uplink: shares out what agents may send; null does not bound it.
         journal: is told what happens, for a live page; null where nobody can look.
+        offer: a draft that agents should run; null offers none.
     """
 
     def __init__(
@@ -111,6 +123,7 @@ class Dispatcher:
         boot_id: str | None = None,
         rule: Rule = "coupled",
         uplink: Uplink | None = None,
+        offer: DraftOffer | None = None,
     ) -> None:
         self._rule: Rule = rule
         self._uplink = uplink
@@ -120,13 +133,15 @@ class Dispatcher:
         self.counters: Counter[str] = Counter()
         self.tally = Tally()
         self.epoch = secrets.randbits(64)
-        self.agents: dict[bytes, AgentState] = {}
+        self.fleet = Fleet()
         self._target = target
         self._end_token_ids = end_token_ids
         self._limits = limits
         self._keeps_records = keeps_records
         self._energy_label = energy_label
         self._boot_id = boot_id
+        self._offer = offer
+        self._wanted: list[Wanted] = []
         self._batches: list[Batch] = []
         self._num_batches = 0  # taken and not stored yet
         self._max_context = min(limits.max_context_tokens, target.n_ctx)
@@ -140,6 +155,11 @@ class Dispatcher:
         """Go by other limits from now on; what is open stays open. Sizes of caches are those of the start."""
         self._limits = limits
         self._schedule = schedule
+
+    @property
+    def agents(self) -> dict[bytes, AgentState]:
+        """Those that are here, by routing id."""
+        return self.fleet.agents
 
     @property
     def num_kept_sequences(self) -> int:
@@ -156,9 +176,15 @@ class Dispatcher:
     def on_frame(self, agent: bytes, frames: Sequence[bytes], now_ns: int) -> list[Send]:
         """Take the frames of one message (one, if the peer is sound); return the replies that need no engine."""
         try:
-            return self._on_message(agent, decode_agent_message(_only(frames)), now_ns)
+            frame = only(frames)
+            message = decode_agent_message(frame)
+            self.fleet.heard(agent, frame[0])
+            return self._on_message(agent, message, now_ns)
         except WireVersionError as error:
-            return self._refuse(agent, Reject("protocol_version", f"{error}; install the same version on both ends"))
+            self.fleet.heard(agent, PROTOCOL_VERSION)
+            return self._refuse(
+                agent, Reject("protocol_version", f"{error}; update the older side, coordinators first")
+            )
         except WireError as error:
             # No answer: whatever sent it does not speak this protocol.
             self.counters["ignored_malformed_frame"] += 1
@@ -189,8 +215,14 @@ class Dispatcher:
             case Report():
                 self.control.on_report(agent, message, now_ns)
                 self._note_times(agent, message)
-            case Condition() if self.journal is not None:
-                self.journal.told(agent, message)
+            case Condition():
+                self.fleet.conditioned(agent, message)
+                if self.journal is not None:
+                    self.journal.told(agent, message)
+            case FileWanted():
+                self._on_wanted(agent, message)
+            case BoxStatus():
+                self.fleet.told(agent, message)
         return sends
 
     def _on_hello(self, agent: bytes, hello: Hello, now_ns: int) -> list[Send]:
@@ -205,9 +237,9 @@ class Dispatcher:
             self.control.on_hello(agent, hello)
             if self.journal is not None:
                 self.journal.joined(agent, hello)
-        self.agents[agent] = AgentState(hello.instance_id, now_ns)
+        self.fleet.joined(agent, hello, now_ns)
         welcome = Welcome(
-            protocol_version=PROTOCOL_VERSION,
+            protocol_version=hello.protocol_version,
             software_version=multispin_models.__version__,
             epoch=self.epoch,
             vocabulary_hash=self._target.vocabulary_hash,
@@ -223,7 +255,10 @@ class Dispatcher:
             verification=self._rule,
             send_bytes_per_s=None if self._uplink is None else self._uplink.welcome(agent),
         )
-        return [Send(agent, welcome), *self._paces()]
+        sends = [Send(agent, welcome), *self._paces()]
+        # An agent of the version before does not know what an offer is.
+        offers = self._offer is not None and hello.protocol_version == PROTOCOL_VERSION
+        return [*sends, Send(agent, self._offer)] if offers and self._offer is not None else sends
 
     def _on_open(self, agent: bytes, opened: Open, now_ns: int) -> list[Send]:
         check_open(opened, self._target, self._limits, self._max_context, self._rule)
@@ -312,6 +347,8 @@ class Dispatcher:
             Reject: it cannot be served.
         """
         check_open(opened, self._target, self._limits, self._max_context, "coupled")
+        if opened.request_id in self.sessions:
+            raise Reject("request_owned", "another one that is alive has this request", opened.request_id)
         self._check_room(ALONE, opened)
         session = Session(opened, ALONE, self._max_context)
         session.received_ns = now_ns
@@ -339,6 +376,19 @@ class Dispatcher:
             return
         self._num_batches += 1
         self._batches.append(Batch(agent, records))
+
+    def _on_wanted(self, agent: bytes, wanted: FileWanted) -> None:
+        if self._offer is None or wanted.sha256 != self._offer.sha256:
+            raise Reject("no_such_file", f"no file {wanted.sha256[:16]} is offered here: wait for the next offer")
+        if len(self._wanted) >= MAX_WANTED:
+            self.counters["ignored_wanted_files"] += 1
+            return
+        self._wanted.append(Wanted(agent, wanted))
+
+    def take_wanted(self) -> list[Wanted]:
+        """Return the parts of the offered file that were asked for since the last call."""
+        wanted, self._wanted = self._wanted, []
+        return wanted
 
     def take_batches(self) -> list[Batch]:
         """Return the batches of records that came since the last call."""
@@ -447,7 +497,7 @@ class Dispatcher:
             num_reused=session.num_reused if session.is_opening else 0,
         )
         if undecided is not None:
-            verdict = _undecided(verdict, undecided)
+            verdict = as_undecided(verdict, undecided)
             session.verdicts.append(verdict)
             return [Send(session.agent, verdict)]  # it goes on, or is closed, when the agent has chosen
         verdicts = one_by_one(verdict, session.tokens[-num_accepted - 1 :]) if session.is_own else [verdict]
@@ -517,7 +567,7 @@ class Dispatcher:
             if now_ns - state.last_seen_ns > limit_ns:
                 log.warning("agent %s silent for %.0f s: its sessions are freed", agent, limit_ns / 1e9)
                 self.counters["agents_lost"] += 1
-                del self.agents[agent]
+                self.fleet.left(agent)
                 self.control.forget(agent)
                 if self._uplink is not None:
                     self._uplink.forget(agent)
@@ -583,45 +633,3 @@ class Dispatcher:
         told = (counter, self.counters[counter], agent, reject.request_id, reject)
         log.log(level, "%s %d: %r request %x: %s", *told, extra={"fields": fields})
         return [Send(agent, Refused(reject.code, reject.message[:2048], reject.request_id, reject.round))]
-
-
-def _undecided(verdict: Verdict, undecided: Undecided) -> UndecidedVerdict:
-    """Return a verdict with draws for the agent to choose from.
-
-    It cannot go on alone before it knows the choice: so an empty draft is asked for.
-    """
-    fields = msgspec.structs.asdict(verdict)
-    if verdict.alone:
-        fields |= {"alone": False, "num_draft_tokens": 0}
-    return UndecidedVerdict(**fields, candidates=pack_candidates(undecided.candidates), first=undecided.first)
-
-
-def one_by_one(verdict: Verdict, token_ids: Sequence[int]) -> list[Verdict]:
-    """Return the verdicts, a round for each token, that tell an agent of a pass whose draft it does not know.
-
-    The pass, its time and its joules, is the first one's; what comes next, the last one says.
-    """
-    found: list[Verdict] = []
-    for index, token in enumerate(token_ids):
-        is_last = index == len(token_ids) - 1
-        found.append(
-            msgspec.structs.replace(
-                verdict,
-                round=verdict.round + index,
-                num_accepted=0,
-                next_token_id=token,
-                finish=verdict.finish if is_last else GOES_ON,
-                alone=verdict.alone or not is_last,
-                residence_us=0 if index else verdict.residence_us,
-                received_ns=verdict.received_ns + 1000 * verdict.residence_us if index else verdict.received_ns,
-                verify_us=0 if index else verdict.verify_us,
-                energy_nj=0 if index and verdict.energy_nj is not None else verdict.energy_nj,
-            )
-        )
-    return found
-
-
-def _only(frames: Sequence[bytes]) -> bytes:
-    if len(frames) != 1:
-        raise WireError(f"message has {len(frames)} frames, allowed is 1")
-    return frames[0]

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -19,7 +20,9 @@ from multispin_coordinator.control.online import Control
 from multispin_coordinator.control.uplink import Uplink
 from multispin_coordinator.dispatcher import ALONE, Dispatcher, Send
 from multispin_coordinator.enrolment import EnrolmentChannel, open_enrolment
+from multispin_coordinator.fleet_file import kept_fleet_file
 from multispin_coordinator.keeper import Keeper
+from multispin_coordinator.offers import OfferedFile, OfferReader
 from multispin_coordinator.page.journal import PageJournal
 from multispin_coordinator.passes import Outcome, Pass, PassTiming
 from multispin_coordinator.schedule import Schedule
@@ -62,6 +65,7 @@ class Server:
         now_ns: the clock, of all that is timed here.
         pass_times: (rows, seconds) of passes that were timed before.
         journal: is told what happens, for a live page; null where nobody can look.
+        offered: the draft that agents should run; null offers none.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Server:
         now_ns: Callable[[], int] = monotonic_ns,
         pass_times: Sequence[PassTime] = (),
         journal: PageJournal | None = None,
+        offered: OfferedFile | None = None,
     ) -> None:
         control = Control(config.policy, config.limits.max_draft_tokens)
         for rows, seconds in pass_times:
@@ -94,7 +99,10 @@ class Server:
             boot_id=read_boot_id(),
             rule=config.verification,
             uplink=_uplink(config),
+            offer=None if offered is None else offered.offer,
         )
+        self._reader = None if offered is None else OfferReader(offered, self._send)
+        self._fleet_file = config.fleet_file
         self._model = target.model
         self._meter = meter
         self._engine = EngineThread() if engine is None else engine
@@ -139,6 +147,10 @@ class Server:
             try:
                 if journal is not None:
                     await stack.enter_async_context(journal.kept())
+                if self._fleet_file is not None:
+                    await stack.enter_async_context(
+                        kept_fleet_file(Path(self._fleet_file), self.dispatcher.fleet, self._now_ns)
+                    )
                 while True:
                     await asyncio.wait({self._failed}, timeout=TICK_S)
                     if self._failed.done():
@@ -150,6 +162,8 @@ class Server:
                 self._channel.close()
                 if self._enrolment is not None:
                     self._enrolment.close()
+                if self._reader is not None:
+                    self._reader.close()
                 self._engine.shutdown()
 
     def keep_own(self, records: list[AnyRecord]) -> None:
@@ -198,6 +212,8 @@ class Server:
         if self._keeper is not None:
             for batch in self.dispatcher.take_batches():
                 self._keeper.keep(batch)
+        if self._reader is not None:
+            self._reader.read(self.dispatcher.take_wanted())
         self._start_pass()
 
     def _send(self, sends: list[Send]) -> None:
@@ -205,7 +221,7 @@ class Server:
             if agent == ALONE:
                 self._tell_user(message)
             else:
-                self._send_to_agent(agent, encode(message))
+                self._send_to_agent(agent, encode(message, self.dispatcher.fleet.version_of(agent)))
 
     def _send_to_agent(self, agent: bytes, payload: bytes) -> None:
         if self._channel.send([agent, payload]):

@@ -33,6 +33,7 @@ HEARTBEAT_MS: Final = 2_000
 HEARTBEAT_TIMEOUT_MS: Final = 10_000
 QUEUED_MESSAGES: Final = 1_000  # a peer, each way
 LINGER_MS: Final = 500
+BACKLOG: Final = 4_096  # connections that wait to be taken; the kernel's own bound is net.core.somaxconn
 DRAINED_AT_ONCE: Final = 256  # messages before the loop gets its turn again
 
 
@@ -192,5 +193,6 @@ def new_socket(context: zmq.Context[Any], kind: int, max_frame_bytes: int = MAX_
     socket.heartbeat_ivl = HEARTBEAT_MS
     socket.heartbeat_timeout = HEARTBEAT_TIMEOUT_MS
     socket.heartbeat_ttl = HEARTBEAT_TIMEOUT_MS
+    socket.backlog = BACKLOG
     socket.handshake_ivl = HEARTBEAT_TIMEOUT_MS
     return socket

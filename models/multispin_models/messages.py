@@ -16,15 +16,20 @@
       Ping   ------------------------------>
              <------------------------------  Pong       alive, and still the same epoch
       Condition --------------------------->             the draft, power and temperature of the box, for a viewer
+      BoxStatus --------------------------->             disk, heat, throttling, clock, for the table of agents
       Records ----------------------------->             what was measured, when nothing else is to be sent
              <------------------------------  RecordsAck it is on disk
+             <------------------------------  DraftOffer  a draft model that the agent should run, after Welcome
+      FileWanted  -------------------------->            a part of it
+             <------------------------------  FileChunk  that part
              <------------------------------  Pace       how much to send a second, where the uplink is shared out
 
 A frame is one byte of protocol version, then a msgpack array [type, fields ...]; on the ROUTER side the frame list is
-[routing id, frame]. The routing id is the agent's id. Draft and Verdict are idempotent: (request, round) asked twice
-gives the same verdict. After a reconnect, or from another agent, Open with the committed tokens resumes a request.
-Rounds go up for as long as a request lives, reopened or not, so nothing late is ever taken for something new: an Open
-that resumes takes a round above all that the coordinator can have gone to alone.
+[routing id, frame]. A coordinator also serves agents of the version before (`SERVED_VERSIONS`), whose messages are
+those of this one but for what is new, and answers each in its own. The routing id is the agent's id. Draft and Verdict
+are idempotent: (request, round) asked twice gives the same verdict. After a reconnect, or from another agent, Open with
+the committed tokens resumes a request. Rounds go up for as long as a request lives, reopened or not, so nothing late is
+ever taken for something new: an Open that resumes takes a round above all that the coordinator can have gone to alone.
 """
 
 from typing import Annotated, Final
@@ -38,16 +43,22 @@ from multispin_models.sampling import Sampling
 from multispin_models.verification import Rule
 
 __all__ = [
+    "MAX_CHUNK_BYTES",
     "MAX_FRAME_BYTES",
     "MAX_RECORD_BYTES",
     "MOST_DRAFTED",
     "PRICE_UNIT",
     "PROTOCOL_VERSION",
+    "SERVED_VERSIONS",
     "AgentMessage",
+    "BoxStatus",
     "Close",
     "Condition",
     "CoordinatorMessage",
     "Draft",
+    "DraftOffer",
+    "FileChunk",
+    "FileWanted",
     "Hello",
     "Open",
     "Pace",
@@ -67,9 +78,14 @@ __all__ = [
     "encode",
 ]
 
-PROTOCOL_VERSION: Final = 5
+PROTOCOL_VERSION: Final = 6
+SERVED_VERSIONS: Final = (
+    PROTOCOL_VERSION - 1,
+    PROTOCOL_VERSION,
+)  # of agents, by a coordinator; 6 brought BoxStatus, DraftOffer and files
 MAX_FRAME_BYTES: Final = 1 << 20  # MAXMSGSIZE of both sockets: 200,000 tokens, far above any context served
 MAX_RECORD_BYTES: Final = 1 << 19  # a text of a whole context and its token ids
+MAX_CHUNK_BYTES: Final = 1 << 16  # of a file: a verdict waits behind one for 5 ms at 100 Mbit/s
 MOST_DRAFTED: Final = 64  # in a round, whatever the limits
 PRICE_UNIT: Final = 1000  # prices travel in thousandths
 
@@ -78,6 +94,7 @@ TokenId = Annotated[int, Meta(ge=0, lt=1 << 24)]
 Count = Annotated[int, Meta(ge=0, lt=1 << 31)]
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Text = Annotated[str, Meta(max_length=2048)]
+Short = Annotated[str, Meta(max_length=255)]
 ByteRate = Annotated[float, Meta(ge=1.0, le=1e12)]
 Large = Annotated[int, Meta(ge=0)]  # 64 bits: nanoseconds of a clock, sums of microseconds and nanojoules
 
@@ -199,6 +216,33 @@ class Condition(Struct, frozen=True, array_like=True, forbid_unknown_fields=True
             raise ValueError(
                 "power_mw and power_label are null together: joules of one kind are never those of another"
             )
+
+
+class BoxStatus(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=10):
+    """What an agent says of its box once a minute, or when it changes; nothing is decided by it.
+
+    Attributes:
+        wall_ms: its wall clock, Unix time.
+        uptime_s: since the box booted.
+        disk_free_mb, disk_mb: of the disk that holds its spool, in 10**6 bytes; null if not known.
+        num_spooled: records that wait for the coordinator; null without a spool.
+        temperature_millidegrees: Celsius, of the hottest thermal zone; null if not known.
+        throttled: what slows it now, in words; "" for nothing, null where nothing of the kind is told.
+        clock_bound_us: its wall clock is not further off, as chrony says; null if not known.
+        clock_reason: why that is null; else null.
+        degraded: what does not work though it serves; null if all does.
+    """
+
+    wall_ms: Large
+    uptime_s: Count
+    disk_free_mb: Large | None = None
+    disk_mb: Large | None = None
+    num_spooled: Count | None = None
+    temperature_millidegrees: Annotated[int, Meta(ge=-273_150, lt=1 << 31)] | None = None
+    throttled: Short | None = None
+    clock_bound_us: Count | None = None
+    clock_reason: Short | None = None
+    degraded: Short | None = None
 
 
 class SpooledRecord(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -350,6 +394,46 @@ class UndecidedVerdict(Verdict, frozen=True, array_like=True, forbid_unknown_fie
     first: Count
 
 
+class FileWanted(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=11):
+    """Ask for a part of the file that was offered; nothing is remembered of it, so it may be asked again.
+
+    Attributes:
+        sha256: of the whole file, in hex.
+        offset: of the part.
+        max_bytes: of it.
+    """
+
+    sha256: Name
+    offset: Large
+    max_bytes: Annotated[int, Meta(ge=1, le=MAX_CHUNK_BYTES)]
+
+
+class DraftOffer(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=24):
+    """The draft model that agents should run; an agent that does not take offers passes it over.
+
+    Attributes:
+        file_name: of the GGUF file.
+        sha256: of it, in hex.
+        num_bytes: of it.
+        recipe: in which llama.cpp is to serve it.
+        onnx_recipe: in which ONNX Runtime is; null for what the agent's settings say.
+    """
+
+    file_name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    num_bytes: Annotated[int, Meta(ge=1, lt=1 << 40)]
+    recipe: Name
+    onnx_recipe: Name | None = None
+
+
+class FileChunk(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=25):
+    """A part of an offered file; `data` is empty at or behind its end."""
+
+    sha256: Name
+    offset: Large
+    data: Annotated[bytes, Meta(max_length=MAX_CHUNK_BYTES)]
+
+
 class RecordsAck(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=21):
     """The records of one batch are on the coordinator's disk: the agent may forget them.
 
@@ -376,18 +460,24 @@ class Pong(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag
     epoch: RequestId
 
 
-AgentMessage = Hello | Open | Draft | WeighedDraft | Close | Ping | Report | Condition | Records
-CoordinatorMessage = Welcome | Refused | Verdict | UndecidedVerdict | Pong | RecordsAck | Pace
+AgentMessage = (
+    Hello | Open | Draft | WeighedDraft | Close | Ping | Report | Condition | BoxStatus | FileWanted | Records
+)
+CoordinatorMessage = Welcome | Refused | Verdict | UndecidedVerdict | Pong | RecordsAck | Pace | DraftOffer | FileChunk
 
-_VERSION_BYTE = bytes([PROTOCOL_VERSION])
 _encoder = msgspec.msgpack.Encoder()
 _agent_decoder: msgspec.msgpack.Decoder[AgentMessage] = msgspec.msgpack.Decoder(AgentMessage)
 _coordinator_decoder: msgspec.msgpack.Decoder[CoordinatorMessage] = msgspec.msgpack.Decoder(CoordinatorMessage)
 
 
-def encode(message: AgentMessage | CoordinatorMessage) -> bytes:
-    """Return the frame of a message; the inverse of the two `decode` functions."""
-    return _VERSION_BYTE + _encoder.encode(message)
+def encode(message: AgentMessage | CoordinatorMessage, version: int = PROTOCOL_VERSION) -> bytes:
+    """Return the frame of a message; the inverse of the two `decode` functions.
+
+    Args:
+        message: any.
+        version: that the other side speaks.
+    """
+    return bytes([version]) + _encoder.encode(message)
 
 
 def decode_agent_message(frame: bytes) -> AgentMessage:
@@ -395,10 +485,10 @@ def decode_agent_message(frame: bytes) -> AgentMessage:
 
     Raises:
         WireError: too long, or not a message of this protocol; says which field.
-        WireVersionError: of another version.
+        WireVersionError: of none of `SERVED_VERSIONS`.
     """
     try:
-        return _agent_decoder.decode(_body(frame, "an agent"))
+        return _agent_decoder.decode(_body(frame, "an agent", SERVED_VERSIONS))
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise WireError(f"frame of {len(frame)} bytes from an agent is no message: {error}") from error
 
@@ -411,16 +501,16 @@ def decode_coordinator_message(frame: bytes) -> CoordinatorMessage:
         WireVersionError: of another version.
     """
     try:
-        return _coordinator_decoder.decode(_body(frame, "the coordinator"))
+        return _coordinator_decoder.decode(_body(frame, "the coordinator", (PROTOCOL_VERSION,)))
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise WireError(f"frame of {len(frame)} bytes from the coordinator is no message: {error}") from error
 
 
-def _body(frame: bytes, sender: str) -> memoryview:
+def _body(frame: bytes, sender: str, versions: tuple[int, ...]) -> memoryview:
     if not 2 <= len(frame) <= MAX_FRAME_BYTES:
         raise WireError(f"frame from {sender} has {len(frame)} bytes, allowed are 2 to {MAX_FRAME_BYTES}")
-    if frame[0] != PROTOCOL_VERSION:
+    if frame[0] not in versions:
         raise WireVersionError(
-            f"frame from {sender} has protocol version {frame[0]}, this side speaks {PROTOCOL_VERSION}"
+            f"frame from {sender} has protocol version {frame[0]}, this side speaks {' and '.join(map(str, versions))}"
         )
     return memoryview(frame)[1:]

@@ -4,6 +4,7 @@ accepted    drafted by the agent, and what the target would have written
 recovered   the target's, in place of a drafted token that it rejected
 bonus       the target's, after a draft that was accepted to its end
 target      the target's, where nothing had been drafted
+unverified  the draft's alone: the coordinator was silent past the deadline, and the agent's settings let it go on
 """
 
 import codecs
@@ -15,7 +16,7 @@ from msgspec import Struct
 
 __all__ = ["Piece", "Provenance", "Source", "Span", "sources_of_round"]
 
-Source = Literal["accepted", "recovered", "bonus", "target"]
+Source = Literal["accepted", "recovered", "bonus", "target", "unverified"]
 
 
 class Span(Struct, frozen=True):
@@ -23,7 +24,7 @@ class Span(Struct, frozen=True):
 
     Attributes:
         text: of it; a character cut between tokens belongs to the one that completes it.
-        source: whose token it was: "accepted", "recovered", "bonus" or "target".
+        source: whose token it was: "accepted", "recovered", "bonus", "target" or "unverified".
     """
 
     text: str

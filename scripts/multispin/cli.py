@@ -30,6 +30,9 @@ COMMANDS = (
     Command("settings", "multispin.settings_command", "the settings of agent and coordinator, each with its default"),
     Command("config", "multispin.config_command", "check the settings of daemons: files, drop-ins, what is allowed"),
     Command("keys", "multispin.keys_command", "make, enrol, list, change and revoke the keys of coordinator and boxes"),
+    Command(
+        "fleet", "multispin.fleet_command", "on a coordinator: its agents, with versions, models, disk, heat, clock"
+    ),
     Command("models", "multispin.models_command", "list and fetch models, check a draft/target pair"),
     Command("plan", "multispin.plan_command", "solve a scenario: draft lengths and shares of the channel, by policy"),
     Command("meter", "multispin.meter_command", "list, read, watch and calibrate this machine's energy sensors"),

@@ -6,6 +6,11 @@ The target alone writes every text once, into OUT/reference.jsonl, where a later
 cell of the matrix then serves all prompts; a killed daemon is started again by the run itself. What is counted as a
 difference is a token that is not the reference's; tokens that are not those of the first cell are told apart, as both
 must be 0. Exit status 1 if any text differs, a request fails, or a kill came too late to be one.
+
+    scripts/soak --faults 1000 --minutes 30 --prompts FILE.jsonl --max-tokens 16 --ignore-end --out runs/faults
+
+has users ask agents that fail at random, as do their links, disks, clocks and the coordinator, and prints a table by
+kind; the same command goes on where it was interrupted (`multispin/faults/`).
 """
 
 import argparse
@@ -23,7 +28,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from multispin.faults.command import add_fault_flags, needs_namespace, run_faults
 from multispin.local_run import LocalRun, RunSettings
+from multispin.own_disk import run_in_own_namespace
 from multispin.progress import counter_line, terminal_progress
 from multispin.supervised import DaemonFailed, Supervised
 from multispin_models.engines import load_side, prepare_side
@@ -251,6 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="of a forward pass (default %(default)s)")
     parser.add_argument("--max-context-tokens", type=int, default=2048, metavar="N", help="default %(default)s")
     add_job_flags(parser)
+    add_fault_flags(parser)
     return parser
 
 
@@ -263,11 +271,15 @@ def _chosen(names: str | None) -> list[Cell]:
 
 
 def _soak(args: argparse.Namespace) -> int:
+    if args.faults is not None and needs_namespace(args):
+        run_in_own_namespace([sys.executable, "-m", "multispin.soak", *sys.argv[1:]])
     cells = _chosen(args.cells)
     jobs = read_jobs(args.prompts, job_defaults(args), args.limit)
     Path(args.out).mkdir(parents=True, exist_ok=True)
     prepare_side(args.pair, "draft", args.draft_engine or args.engine, terminal_progress())
     expected = reference_texts(args, jobs)
+    if args.faults is not None:
+        return run_faults(args, jobs, expected)
     first: Texts | None = None
     figures: list[Figures] = []
     print(HEADING, flush=True)

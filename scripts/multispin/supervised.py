@@ -31,6 +31,7 @@ class Supervised:
         log_path: where its standard error goes, appended.
         cpus: cores it may run on; null for all.
         max_restarts: deaths that are forgiven.
+        own_group: a signal from the terminal is not for it: whoever started it ends it.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Supervised:
         *,
         cpus: Sequence[int] | None = None,
         max_restarts: int = 20,
+        own_group: bool = False,
     ) -> None:
         self.name = name
         self.num_restarts = 0
@@ -48,6 +50,7 @@ class Supervised:
         self._log_path = log_path
         self._cpus = cpus
         self._max_restarts = max_restarts
+        self._process_group = 0 if own_group else None
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -59,6 +62,7 @@ class Supervised:
                 stdout=subprocess.PIPE,
                 stderr=log_file,
                 text=True,
+                process_group=self._process_group,
             )
         if self._cpus is not None:
             psutil.Process(self._process.pid).cpu_affinity(list(self._cpus))
@@ -87,8 +91,11 @@ class Supervised:
         assert self._process is not None
         return self._process.poll()
 
-    def restart(self) -> None:
+    def restart(self, pause_s: float | None = None) -> None:
         """Start it again after a death.
+
+        Args:
+            pause_s: to wait before; null waits longer from death to death.
 
         Raises:
             DaemonFailed: it died too often.
@@ -99,7 +106,7 @@ class Supervised:
         log.warning("%s ended with status %s, starting it again", self.name, self.has_ended())
         if self._process is not None and self._process.stdout is not None:
             self._process.stdout.close()
-        time.sleep(min(0.1 * self.num_restarts, 2.0))
+        time.sleep(min(0.1 * self.num_restarts, 2.0) if pause_s is None else pause_s)
         self.start()
 
     def stop(self) -> None:

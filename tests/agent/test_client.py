@@ -10,18 +10,21 @@ import pytest
 import zmq
 from tests.toy_model import END_TOKEN, ToyModel
 
-from multispin_agent.client import Answer, Client, Reconnected, RefusedByCoordinator
+from multispin_agent.client import Client
 from multispin_agent.config import Config
 from multispin_agent.draft_source import model_source
+from multispin_agent.events import Answer, Reconnected, RefusedByCoordinator, Silence
 from multispin_agent.generate import generate
 from multispin_agent.request import Finished, Request, RequestFailed
 from multispin_agent.serve_file import ServeFile
 from multispin_models.channel import Channel, Security
+from multispin_models.clock import monotonic_ns
 from multispin_models.connections import open_coordinator_channel
 from multispin_models.engine_thread import EngineThread
 from multispin_models.engines import Loaded
 from multispin_models.language_model import ChatMessage
 from multispin_models.messages import (
+    PROTOCOL_VERSION,
     AgentMessage,
     Close,
     CoordinatorMessage,
@@ -229,9 +232,28 @@ def test_what_is_no_message_or_for_no_request_is_counted() -> None:
         await scene.welcome()
         scene.say(b"\x01\xff", b"", b"\x09\x01", VERDICT)
         await until(lambda: scene.client.counters["ignored_unknown_request"] == 1, "the verdict is counted")
-        assert scene.client.counters["ignored_malformed_frame"] == 3
+        assert scene.client.counters["ignored_malformed_frame"] == 1
+        assert scene.client.counters["ignored_other_version"] == 2
 
     play(part)
+
+
+def test_a_coordinator_of_an_older_version_is_told_once_and_asked_on_until_it_is_updated(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multispin_agent.client.HELLO_RETRY_S", 0.02)
+
+    async def part(scene: Scene) -> None:
+        for _ in range(3):
+            await scene.hear(Hello)
+            scene.say(encode(Refused("protocol_version", "update the older side"), PROTOCOL_VERSION - 1))
+        await until(lambda: scene.client.counters["ignored_other_version"] == 3, "it has heard them")
+        assert "speaks another protocol" in scene.client.why_absent(scene.client.now_ns())
+        await scene.welcome()
+        assert scene.client.why_absent(scene.client.now_ns()) == ""
+
+    play(part)
+    assert caplog.text.count("update the coordinator first") == 1
 
 
 def test_dropping_a_request_closes_it_once() -> None:
@@ -352,6 +374,63 @@ def test_after_a_new_coordinator_with_a_lower_limit_drafts_are_shorter() -> None
         await asyncio.gather(task, return_exceptions=True)
 
     play(part)
+
+
+def test_after_an_interruption_a_request_asks_at_once_however_long_it_would_have_waited() -> None:
+    later_ns = 0
+
+    async def part(scene: Scene) -> None:
+        nonlocal later_ns
+        await scene.hear(Hello)
+        scene.client.now_ns = lambda: monotonic_ns() + later_ns
+        scene.say(msgspec.structs.replace(WELCOME, ping_interval_s=100.0))
+        await asyncio.wait_for(scene.client.ready(), 10)
+        scene.config = msgspec.structs.replace(scene.config, retry_s=600.0, retry_max_s=600.0, deadline_s=6000.0)
+        task = scene.generate()
+        opened = await scene.hear(Open)
+        scene.say(Pong(1, WELCOME.epoch), Pong(2, WELCOME.epoch))
+        later_ns += 200 * 10**9
+        scene.say(Pong(3, WELCOME.epoch))
+        assert await scene.hear(Open) == opened
+        later_ns += 200 * 10**9
+        scene.say(VERDICT)  # the answer itself is what ends the silence
+        first = await scene.hear(Draft)
+        later_ns += 200 * 10**9
+        scene.say(Pong(4, WELCOME.epoch))
+        assert await scene.hear(Draft) == first, "asked again after the third, and not after the second"
+        assert not [message for message in scene.heard if isinstance(message, Open | Draft)]
+        assert scene.client.counters["interruptions"] >= 2
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    play(part)
+
+
+def test_an_answer_that_came_before_the_last_repeat_answers_an_earlier_one() -> None:
+    async def part(scene: Scene) -> None:
+        await scene.welcome()
+        scene.config = msgspec.structs.replace(scene.config, retry_s=60.0, retry_max_s=60.0)
+        task = scene.generate(max_tokens=1)
+        await scene.hear(Open)
+        inbox = scene.client._inboxes[5]
+        received_ns = monotonic_ns()
+        # A process that was stopped wakes up with both: its alarm, and the answer that had come meanwhile.
+        inbox.put_nowait(Silence(inbox_heard_ns(task)))
+        inbox.put_nowait(Answer(msgspec.structs.replace(VERDICT, finish=2), received_ns, 50))
+        finished = await asyncio.wait_for(task, 10)
+        assert [await scene.hear(Open)], "it had asked again"
+        [timing] = finished.rounds
+        assert 0.0 <= timing.round_trip_s < 5.0
+        assert timing.sent_ns <= received_ns
+
+    play(part)
+
+
+def inbox_heard_ns(task: "asyncio.Task[Finished]") -> int:
+    """Return when the request of a task has heard something last, as its alarm would say."""
+    serving = task.get_coro().cr_await.cr_frame.f_locals["self"]  # type: ignore[union-attr]
+    heard_ns: int = serving._heard_ns
+    return heard_ns
 
 
 def test_a_coordinator_that_is_silent_past_the_deadline_fails_the_request_and_keeps_its_text() -> None:

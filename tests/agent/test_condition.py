@@ -56,7 +56,7 @@ def test_it_is_told_at_once_and_again() -> None:
             if len(sent) == 2:
                 enough.set()
 
-        telling = asyncio.create_task(tell_condition(send, ToyModel().info, "no meter", interval_s=0.001))
+        telling = asyncio.create_task(tell_condition(send, lambda: ToyModel().info, "no meter", interval_s=0.001))
         await asyncio.wait_for(enough.wait(), 20)
         telling.cancel()
         await asyncio.gather(telling, return_exceptions=True)

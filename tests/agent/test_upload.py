@@ -11,7 +11,7 @@ import pytest
 from tests.models.test_records import a_round, request
 
 from multispin_agent import upload
-from multispin_agent.client import RefusedByCoordinator
+from multispin_agent.events import RefusedByCoordinator
 from multispin_agent.spool import Spool, SpoolUnwritable
 from multispin_agent.upload import Recorder
 from multispin_models.messages import Records, RecordsAck, Refused
@@ -174,6 +174,33 @@ def test_refused_records_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert coordinator.rounds == [1]
 
     play(tmp_path, part)
+
+
+def test_a_record_that_is_refused_as_wrong_is_set_aside_and_all_others_arrive(tmp_path: Path) -> None:
+    wrong = {3, 700}
+
+    async def part(recorder: Recorder, coordinator: Coordinator, spool: Spool) -> None:
+        take = coordinator.send
+
+        def send(batch: Records) -> int:
+            rounds = {record.round for each in batch.records if (record := decode_line(each.kind, each.line))}
+            coordinator.refusal = Refused("bad_record", "a line is no RoundRecord") if rounds & wrong else None
+            return take(batch)
+
+        coordinator.send = send  # type: ignore[method-assign]
+        recorder.take(a_round(round=number) for number in range(1200))
+        assert await recorder.flush(20)
+        assert coordinator.rounds == [number for number in range(1200) if number not in wrong]
+        assert recorder.counters["records_set_aside"] == 2
+        assert len(coordinator.batches) < 60, "it is halved, not tried one by one"
+        assert spool.num_records == 0
+
+    play(tmp_path, part)
+    with sqlite3.connect(tmp_path / "spool.sqlite") as database:
+        lines = [line for (line,) in database.execute("SELECT line FROM refused ORDER BY sequence")]
+    database.close()
+    assert [decode_line("RoundRecord", line).round for line in lines] == sorted(wrong)
+    assert left_in(tmp_path) == 0
 
 
 def test_records_wait_in_memory_while_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Who gets in: enrolment over the wire, and intruders of every kind, refused and seen in the coordinator's metrics."""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -11,6 +12,7 @@ import pytest
 import zmq
 from tests.toy_model import END_TOKEN, ToyModel
 
+from multispin.faults.strangers import strangers_at
 from multispin_agent import enrolment
 from multispin_agent.enrolment import Enrolled
 from multispin_coordinator.api.collector import CoordinatorCollector
@@ -27,6 +29,7 @@ from multispin_models.keys.registry import Registry
 from multispin_models.keys.token import Token, new_token
 from multispin_models.messages import PROTOCOL_VERSION, Hello, Ping, Pong, Welcome, decode_coordinator_message
 from multispin_models.messages import encode as encode_message
+from multispin_models.open_files import raise_file_limit
 
 
 class Tokenizer:
@@ -409,5 +412,27 @@ def test_half_open_connections_and_a_port_scan_hold_nobody_up(tmp_path: Path) ->
             writer.close()
         await until(lambda: site.metric("refused_handshake") == 200, "each is counted once it is given up")
         await site.still_serves(new)
+
+    play(tmp_path, part)
+
+
+NUM_STRANGERS = int(os.environ.get("MULTISPIN_STRANGERS", "1500"))  # docs/keys.md tells of ten thousand
+
+
+def test_thousands_of_half_open_connections_hold_nobody_up(tmp_path: Path) -> None:
+    raise_file_limit()
+
+    async def part(site: Site) -> None:
+        honest = await site.enrolled_agent("ap-07")
+        port = int(site.server.endpoint.rpartition(":")[2])
+        open_files = len(os.listdir("/proc/self/fd"))
+        async with strangers_at("127.0.0.1", port, NUM_STRANGERS) as flood:
+            await until(lambda: flood.most_open >= 0.9 * NUM_STRANGERS, "nearly all of them are open at once", 60.0)
+            assert len(os.listdir("/proc/self/fd")) >= open_files + NUM_STRANGERS // 2, "and held here"
+            for number in range(3):
+                await site.still_serves(honest)
+                await site.enrolled_agent(f"new-{number}")
+        await until(lambda: len(os.listdir("/proc/self/fd")) <= open_files + 30, "nothing is left of them", 60.0)
+        await site.still_serves(honest)
 
     play(tmp_path, part)

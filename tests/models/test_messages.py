@@ -12,13 +12,18 @@ from hypothesis import strategies as st
 from multispin_models.draft_payload import pack_candidates, pack_weights
 from multispin_models.errors import WireError, WireVersionError
 from multispin_models.messages import (
+    MAX_CHUNK_BYTES,
     MAX_FRAME_BYTES,
     PROTOCOL_VERSION,
     AgentMessage,
+    BoxStatus,
     Close,
     Condition,
     CoordinatorMessage,
     Draft,
+    DraftOffer,
+    FileChunk,
+    FileWanted,
     Hello,
     Open,
     Pace,
@@ -76,6 +81,20 @@ AGENT_MESSAGES: st.SearchStrategy[AgentMessage] = st.one_of(
     st.builds(Ping, COUNT),
     st.builds(Records, NAME, COUNT, RECORDS),
     st.builds(Condition, NAME, COUNT, st.just("modelled"), st.none(), st.integers(-273_150, 2**31 - 1), st.none()),
+    st.builds(FileWanted, NAME, U64, st.integers(1, MAX_CHUNK_BYTES)),
+    st.builds(
+        BoxStatus,
+        U64,
+        COUNT,
+        st.none() | U64,
+        st.none() | U64,
+        st.none() | COUNT,
+        st.none() | st.integers(-273_150, 2**31 - 1),
+        st.none() | st.text(max_size=255),
+        st.none() | COUNT,
+        st.none() | st.text(max_size=255),
+        st.none() | NAME,
+    ),
     st.builds(Condition, NAME, st.none(), st.none(), NAME, st.none(), NAME),
 )
 VERDICT: dict[str, st.SearchStrategy[Any]] = {
@@ -118,6 +137,15 @@ COORDINATOR_MESSAGES: st.SearchStrategy[CoordinatorMessage] = st.one_of(
     st.builds(UndecidedVerdict, **VERDICT, candidates=st.binary(min_size=1, max_size=40), first=COUNT),
     st.builds(Pong, COUNT, U64),
     st.builds(Pace, st.floats(1.0, 1e12)),
+    st.builds(
+        DraftOffer,
+        st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z"),
+        st.from_regex(r"\A[0-9a-f]{64}\Z"),
+        st.integers(1, 2**40 - 1),
+        NAME,
+        st.none() | NAME,
+    ),
+    st.builds(FileChunk, NAME, U64, st.binary(max_size=100)),
     st.builds(RecordsAck, NAME, U64, U64),
 )
 SAMPLE = Open(7, 0, (1, 2, 3), 3, 8, Sampling(0.8, 40, 0.9, 5))
@@ -178,10 +206,18 @@ def test_a_verdict_that_waited_for_hours_in_a_queue_and_cost_kilojoules_is_still
 @pytest.mark.parametrize("version", [0, 2, 255])
 def test_another_version_is_told_apart_from_garbage(version: int) -> None:
     frame = bytes([version]) + encode(SAMPLE)[1:]
-    with pytest.raises(WireVersionError, match=f"version {version}, this side speaks 5"):
+    with pytest.raises(WireVersionError, match=f"version {version}, this side speaks 5 and 6"):
         decode_agent_message(frame)
     with pytest.raises(WireVersionError):
         decode_coordinator_message(frame)
+
+
+def test_an_agents_frame_of_the_version_before_is_read_and_one_can_be_written() -> None:
+    frame = encode(SAMPLE, PROTOCOL_VERSION - 1)
+    assert frame[0] == PROTOCOL_VERSION - 1
+    assert decode_agent_message(frame) == SAMPLE
+    with pytest.raises(WireVersionError, match="from the coordinator has protocol version 5, this side speaks 6"):
+        decode_coordinator_message(encode(Pong(1, 1), PROTOCOL_VERSION - 1))
 
 
 def test_no_part_of_a_frame_is_a_message() -> None:
@@ -360,3 +396,9 @@ def assert_message_or_wire_error(decode: Callable[[bytes], Any], frame: bytes) -
         return
     # What is taken for a message is one: it goes out again and comes back the same.
     assert decode(encode(message)) == message
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "a/b", "", "x" * 201])
+def test_an_offer_names_a_file_and_no_place(name: str) -> None:
+    with pytest.raises(WireError, match=r"Expected `str`"):
+        decode_coordinator_message(body(24, name, "a" * 64, 1, "Q8_0"))

@@ -3,20 +3,23 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 from multispin_agent.api.collector import AgentCollector
 from multispin_agent.api.figures import course_of, energy_of
 from multispin_agent.attribution import BoxEnergy
-from multispin_agent.client import Client, RefusedByCoordinator
+from multispin_agent.client import Client
 from multispin_agent.config import Config
 from multispin_agent.draft_source import DraftSource
+from multispin_agent.events import RefusedByCoordinator
 from multispin_agent.generate import generate
 from multispin_agent.recording import AgentEnergy, Sources, request_energy, request_record, round_records
-from multispin_agent.request import Finished, Request, RequestFailed
+from multispin_agent.request import Finished, NoRoom, Request, RequestFailed
 from multispin_agent.upload import Recorder
 from multispin_models.api.errors import ApiError, unavailable
 from multispin_models.api.figures import metrics_of, timings_of
+from multispin_models.api.replies import Degraded
 from multispin_models.api.service import Bounds, Generated, TextRequest
 from multispin_models.clock import monotonic_ns
 from multispin_models.engine_thread import EngineThread
@@ -27,6 +30,8 @@ from multispin_models.records import AnyRecord
 __all__ = ["AgentService"]
 
 log = logging.getLogger(__name__)
+
+BUSY_RETRY_AFTER_S = 10
 
 
 class AgentService:
@@ -59,11 +64,53 @@ class AgentService:
         self._source = drafts
         self._engine = engine
         self._meter = meter
-        self.collector = AgentCollector(meter if isinstance(meter, str) else meter.sampler, drafts.num_kept)
+        self._num_open = 0
+        self._may_begin, self._is_idle = asyncio.Event(), asyncio.Event()
+        self._may_begin.set()
+        self._is_idle.set()
+        self.collector = AgentCollector(meter if isinstance(meter, str) else meter.sampler, self._num_kept)
 
     def reconfigure(self, config: Config) -> None:
         """Serve the requests that begin from now on by other settings, of `RELOADABLE`."""
         self._config = config
+
+    @property
+    def source(self) -> DraftSource:
+        """Where drafts come from now."""
+        return self._source
+
+    def _num_kept(self) -> int:
+        return self._source.num_kept()
+
+    async def swap(self, change: Callable[[DraftSource], DraftSource], patience_s: float) -> None:
+        """Draft from another source when no request is open.
+
+        Args:
+            change: returns the new source for the old one, which it closes; called in the engine's thread.
+            patience_s: how long an idle moment is waited for; then requests that come wait until those under way end.
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_idle.wait(), patience_s)
+        self._may_begin.clear()
+        try:
+            await self._is_idle.wait()
+            self._source = await self._engine.run(change, self._source)
+        finally:
+            self._may_begin.set()
+        self._client.change_draft(self._source.info)
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        """Count a request while it is open; it begins when no draft is being swapped."""
+        await self._may_begin.wait()
+        self._num_open += 1
+        self._is_idle.clear()
+        try:
+            yield
+        finally:
+            self._num_open -= 1
+            if not self._num_open:
+                self._is_idle.set()
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -92,20 +139,42 @@ class AgentService:
         return f"fp_{welcome.target_fingerprint[:12]}" if welcome is not None else "fp_unknown"
 
     def bounds(self) -> Bounds | None:
-        """Return the coordinator's bounds; a shorter context of the draft only ends its drafting."""
+        """Return the coordinator's bounds; a shorter context of the draft only ends its drafting.
+
+        None also while it is silent, where the settings have new requests refused then.
+        """
         welcome = self._client.welcome
+        if self._config.when_absent == "refuse" and self.why_absent():
+            return None
         return None if welcome is None else Bounds(welcome.max_prompt_tokens, welcome.max_context_tokens)
 
     def why_absent(self) -> str:
         """Return what is the matter with the coordinator, "" if nothing."""
         return self._client.why_absent(monotonic_ns())
 
+    def why_degraded(self) -> str:
+        """Return why nothing is drafted here, "" if it is."""
+        return f"nothing is drafted here: {self._source.missing}" if self._source.missing else ""
+
     async def generate(self, request: TextRequest, on_text: Callable[[Piece], None], queued_s: float) -> Generated:
         """Return the text of a request.
 
         Raises:
-            ApiError: the coordinator refused it or this agent for good, or was silent past the deadline.
+            ApiError: the coordinator refused it or this agent for good, has no room, or was silent past the deadline;
+                or a request of this id is under way.
         """
+        if self._client.is_open(request.request_id):
+            raise ApiError(
+                409,
+                "invalid_request_error",
+                f"request {request.request_id:016x} is under way here: wait until it has ended, then resume it",
+                param="resume.id",
+                code="request_under_way",
+            )
+        async with self._opened():
+            return await self._generate(request, on_text, queued_s)
+
+    async def _generate(self, request: TextRequest, on_text: Callable[[Piece], None], queued_s: float) -> Generated:
         meter = self._meter
         started_ns = self._client.now_ns() if isinstance(meter, str) else meter.opened()
         asked = Request(
@@ -126,10 +195,14 @@ class AgentService:
                 engine=self._engine,
                 on_text=on_text,
                 started_ns=started_ns,
+                busy_s=self._config.busy_s,
             )
         except RefusedByCoordinator as refusal:
             self._account(asked, None, started_ns, str(refusal))
             raise unavailable(str(refusal), "agent_refused") from refusal
+        except NoRoom as failure:
+            self._account(asked, failure.finished, started_ns, str(failure))
+            raise unavailable(str(failure), "coordinator_busy", BUSY_RETRY_AFTER_S) from failure
         except RequestFailed as failure:
             self._account(asked, failure.finished, started_ns, str(failure))
             log.warning("request %016x failed: %s", request.request_id, failure)
@@ -153,6 +226,7 @@ class AgentService:
                 detail=self._config.http.metrics,
             ),
             energy=energy_of(finished, energy, None if welcome is None else welcome.energy_label),
+            degraded=Degraded(finished.num_unverified, finished.degraded) if finished.num_unverified else None,
         )
 
     def _account(

@@ -81,6 +81,10 @@ class AloneService:
         """Return "": whoever can ask is served."""
         return ""
 
+    def why_degraded(self) -> str:
+        """Return "": nobody drafts here."""
+        return ""
+
     async def generate(self, request: TextRequest, on_text: Callable[[Piece], None], queued_s: float) -> Generated:
         """Return the text of a request.
 
@@ -91,12 +95,13 @@ class AloneService:
         answers: asyncio.Queue[Verdict | Refused] = asyncio.Queue()
         try:
             session = self._server.open_alone(writing.open(), answers.put_nowait)
+        except Reject as reject:
+            raise _api_error(reject.code, reject.message) from reject
+        try:
             while not writing.is_done:
                 piece = writing.take(await answers.get())
                 if piece.text:
                     on_text(piece)
-        except Reject as reject:
-            raise _api_error(reject.code, reject.message) from reject
         finally:
             self._server.close_alone(request.request_id)
         rest = writing.finish()
@@ -186,4 +191,6 @@ class _Writing:
 def _api_error(code: str, message: str) -> ApiError:
     if code == "busy":
         return overloaded(message, RETRY_AFTER_S)
+    if code == "request_owned":
+        return ApiError(409, "invalid_request_error", message, param="resume.id", code="request_under_way")
     return ApiError(500, "server_error", message, code=code)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 
 import msgspec
+from msgspec import UNSET
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -86,7 +87,7 @@ class Api:
         serving = self._generations.ready()
         if absent := serving.service.why_absent():
             raise unavailable(absent, "no_coordinator")
-        return json_response(Health())
+        return json_response(Health(serving.service.why_degraded() or UNSET))
 
     async def _models(self, _request: Request) -> Response:
         return json_response(ModelList((self._described_model(),)))

@@ -53,6 +53,6 @@ def overloaded(message: str, retry_after_s: int) -> ApiError:
     return ApiError(429, "rate_limit_error", message, code="too_many_requests", headers=headers)
 
 
-def unavailable(message: str, code: str = "unavailable") -> ApiError:
-    """Return the error of a daemon that does not serve now: it loads, it stops, or it waits for its coordinator."""
-    return ApiError(503, "unavailable_error", message, code=code, headers={"retry-after": "5"})
+def unavailable(message: str, code: str = "unavailable", retry_after_s: int = 5) -> ApiError:
+    """Return the error of a daemon that does not serve now: it loads, it stops, or its coordinator is away or full."""
+    return ApiError(503, "unavailable_error", message, code=code, headers={"retry-after": str(retry_after_s)})

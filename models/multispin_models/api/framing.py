@@ -124,7 +124,11 @@ class Reply:
 
     def _figures(self, generated: Generated) -> dict[str, Any]:
         figures: dict[str, Any] = {"timings": generated.timings, "energy": generated.energy}
-        return {**figures, "metrics": generated.metrics} if self._with_metrics else figures
+        if self._with_metrics:
+            figures["metrics"] = generated.metrics
+        if generated.degraded is not None:
+            figures["degraded"] = generated.degraded
+        return figures
 
     def _provenance(self, spans: tuple[Span, ...]) -> dict[str, Any]:
         return {"provenance": spans} if self._with_provenance else {}

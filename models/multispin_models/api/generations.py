@@ -16,6 +16,7 @@ from multispin_models.api.errors import ApiError, unavailable
 from multispin_models.api.outbox import Outbox
 from multispin_models.api.prepare import Prepared
 from multispin_models.api.prometheus import MachineCollector, RequestMetrics, render
+from multispin_models.api.resuming import Resumption
 from multispin_models.api.service import Bounds, Generated, TextService
 from multispin_models.api.slots import Slots
 
@@ -102,8 +103,11 @@ class Generations:
         """Return the task that generates a text, once it has a slot."""
 
         async def generate() -> Generated:
+            resumption = Resumption(prepared.known, outbox.put)
             async with serving.slots.take(prepared.text) as queued_s:
-                return await serving.service.generate(prepared.text, outbox.put, queued_s)
+                generated = await serving.service.generate(prepared.text, resumption.put, queued_s)
+            resumption.check()
+            return generated._replace(text=generated.text[len(prepared.known) :])
 
         task = asyncio.create_task(generate())
         task.add_done_callback(self._count)

@@ -2,6 +2,7 @@
 the shell runs it in a thread beside the event loop.
 """
 
+import hashlib
 import secrets
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -30,12 +31,14 @@ class Prepared(NamedTuple):
         is_chat: of which kind the reply is.
         stream: whether it comes in events.
         include_usage: whether the last of them tells the usage.
+        known: text that the user has already; "" for none.
     """
 
     text: TextRequest
     is_chat: bool
     stream: bool
     include_usage: bool
+    known: str = ""
 
 
 def prepare_text(
@@ -70,17 +73,20 @@ def prepare_text(
     options = request.stream_options
     if options is not None and not request.stream:
         raise invalid("stream_options are given without stream: give stream true as well", "stream_options")
+    resume = request.resume
+    request_id = secrets.randbits(64) if resume is None else int(resume.id.rpartition("-")[2], 16)
     text = TextRequest(
-        request_id=secrets.randbits(64),
+        request_id=request_id,
         prompt_ids=tuple(prompt_ids),
-        sampling=_sampling(request),
+        sampling=_sampling(request, request_id),
         max_tokens=min(max_tokens, room - len(prompt_ids)),
         stop=stop,
         ignore_end=bool(request.ignore_eos),
         provenance=bool(request.provenance),
     )
     include_usage = options is not None and options.include_usage
-    return Prepared(text, isinstance(request, ChatRequest), bool(request.stream), include_usage)
+    known = "" if resume is None else resume.text
+    return Prepared(text, isinstance(request, ChatRequest), bool(request.stream), include_usage, known)
 
 
 def prepare_tokens(body: bytes, *, tokenizer: Tokenizer, max_model_len: int) -> Tokens:
@@ -135,6 +141,12 @@ def _encode_prompt(prompt: str | list[Any], tokenizer: Tokenizer, n_vocab: int) 
     return token_ids
 
 
+def _seed_of(request_id: int) -> int:
+    """Return the seed of a request without one: any agent that is told the id draws the same text."""
+    digest = hashlib.blake2b(request_id.to_bytes(8, "little"), digest_size=_SEED_BITS // 8, person=b"seed").digest()
+    return int.from_bytes(digest, "little")
+
+
 def _check_length(num_tokens: int, bounds: Bounds, param: str) -> None:
     longest = min(bounds.max_prompt_tokens, bounds.max_context_tokens - 1)
     if num_tokens > longest:
@@ -145,8 +157,8 @@ def _check_length(num_tokens: int, bounds: Bounds, param: str) -> None:
         raise invalid("prompt has no token: give some text", param)
 
 
-def _sampling(request: ChatRequest | CompletionRequest) -> Sampling:
-    seed = secrets.randbits(_SEED_BITS) if request.seed is None else request.seed
+def _sampling(request: ChatRequest | CompletionRequest, request_id: int) -> Sampling:
+    seed = _seed_of(request_id) if request.seed is None else request.seed
     if not -(1 << 63) <= seed < 1 << _SEED_BITS:
         raise invalid(f"seed is {seed}, allowed are -2**63 to 2**64 - 1", "seed")
     return Sampling(

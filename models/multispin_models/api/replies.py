@@ -127,6 +127,18 @@ class Energy(Struct, frozen=True):
     coordinator: EndEnergy
 
 
+class Degraded(Struct, frozen=True):
+    """A text whose end the target has not verified.
+
+    Attributes:
+        num_tokens: at its end, that the draft model wrote alone.
+        reason: why.
+    """
+
+    num_tokens: int
+    reason: str
+
+
 class _Reply(Struct, frozen=True, kw_only=True):
     id: str
     object: str
@@ -138,6 +150,7 @@ class _Reply(Struct, frozen=True, kw_only=True):
     metrics: Metrics | UnsetType = UNSET
     energy: Energy | UnsetType = UNSET
     provenance: tuple[Span, ...] | UnsetType = UNSET
+    degraded: Degraded | UnsetType = UNSET
 
 
 class ReplyMessage(Struct, frozen=True):
@@ -248,6 +261,7 @@ class Slot(Struct, frozen=True):
 
 
 class Health(Struct, frozen=True):
-    """Answer of /health when requests are served."""
+    """Answer of /health when requests are served; `degraded` says what does not work though they are."""
 
+    degraded: str | UnsetType = UNSET
     status: Literal["ok"] = "ok"

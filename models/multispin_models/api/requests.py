@@ -18,6 +18,7 @@ __all__ = [
     "CompletionRequest",
     "ContentPart",
     "Message",
+    "Resume",
     "StreamOptions",
     "TokenizeRequest",
     "decode_request",
@@ -94,6 +95,18 @@ class StreamOptions(Struct, frozen=True):
     include_usage: bool = False
 
 
+class Resume(Struct, frozen=True):
+    """A text that was begun elsewhere.
+
+    Attributes:
+        id: of the reply that broke off, as "cmpl-...".
+        text: what has come of it; it is not sent again.
+    """
+
+    id: Annotated[str, Meta(pattern=r"^(chatcmpl-|cmpl-)?[0-9a-f]{16}$")]
+    text: str = ""
+
+
 class _Draw(Struct, frozen=True, kw_only=True):
     model: str | None = None
     max_tokens: Count | None = None
@@ -106,6 +119,7 @@ class _Draw(Struct, frozen=True, kw_only=True):
     stream_options: StreamOptions | None = None
     ignore_eos: bool | None = None
     provenance: bool | None = None
+    resume: Resume | None = None
 
 
 class ContentPart(Struct, frozen=True):
@@ -133,11 +147,12 @@ class ChatRequest(_Draw, frozen=True, kw_only=True):
         temperature: 0 to 2, 0 takes the likeliest token; 1 if left out.
         top_p: above 0, at most 1, which keeps all.
         top_k: 0 or -1 keeps all.
-        seed: -2**63 to 2**64 - 1; random if left out.
+        seed: -2**63 to 2**64 - 1; random if left out, and then made from the reply's id.
         stop: a string or up to 16, before the first of which the text ends.
         stream: answer in server-sent events.
         ignore_eos: go on past end-of-text.
         provenance: tell whose every part of the text is; this project's own field.
+        resume: go on with a text that broke off at another agent; likewise.
     """
 
     messages: Annotated[tuple[Message, ...], Meta(min_length=1)]

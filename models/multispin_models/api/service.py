@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from multispin_models.api.replies import Energy, FinishReason, Metrics, Timings
+from multispin_models.api.replies import Degraded, Energy, FinishReason, Metrics, Timings
 from multispin_models.language_model import Tokenizer
 from multispin_models.provenance import Piece
 from multispin_models.sampling import Sampling
@@ -44,6 +44,7 @@ class Generated(NamedTuple):
         num_cached: prompt tokens that were not computed again.
         finish: "stop" for an end token or a stop string, "length" for max_tokens or the context.
         timings, metrics, energy: of the request.
+        degraded: what of it is not verified; null if all is.
     """
 
     text: str
@@ -53,6 +54,7 @@ class Generated(NamedTuple):
     timings: Timings
     metrics: Metrics
     energy: Energy
+    degraded: Degraded | None = None
 
 
 class Bounds(NamedTuple):
@@ -96,6 +98,10 @@ class TextService(Protocol):
 
     def why_absent(self) -> str:
         """Return why requests cannot be counted on to be served now, "" when they can."""
+        ...
+
+    def why_degraded(self) -> str:
+        """Return what does not work though requests are served, "" if nothing."""
         ...
 
     async def generate(self, request: TextRequest, on_text: Callable[[Piece], None], queued_s: float) -> Generated:

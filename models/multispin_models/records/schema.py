@@ -162,7 +162,7 @@ class RequestRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         num_generated: tokens verified, those of openings, recovered and bonus tokens included.
         started_ns, ended_ns: from the request's start to its last token, monotonic, in one machine's boot only.
         ttft_s: to the first token; null without a token.
-        tpot_s: (e2e_s - ttft_s) / (num_generated - 1); null below two tokens.
+        tpot_s: (e2e_s - ttft_s) / (tokens - 1), unverified ones counted; null below two.
         e2e_s: to the last token.
         payload_up_bytes, payload_down_bytes: frames from and to the agent for this request, without ZeroMQ's and
             TCP's own bytes.
@@ -174,6 +174,8 @@ class RequestRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         energy_reason: why an energy is null; else null.
         num_reopens: how often it was opened again after its first opening.
         verification: the rule of its rounds, "coupled" at temperature 0; null in records of earlier versions.
+        num_unverified: tokens at the end of the text, beside `num_generated`, that the draft model wrote alone since
+            the coordinator was silent past the deadline (`on_deadline`): not the target's text.
     """
 
     run_id: str
@@ -206,6 +208,7 @@ class RequestRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     energy_reason: str | None = None
     num_reopens: Count = 0
     verification: str | None = None
+    num_unverified: Count = 0
 
 
 class RoundRecord(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -8,9 +8,6 @@ filling it hurts nobody else; a kill is survived there as on a real disk, a powe
 """
 
 import argparse
-import os
-import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -19,12 +16,11 @@ import msgspec
 
 from multispin.bench.records_run import Chances, RecordsRun, run_records
 from multispin.flags import machine_facts, positive
+from multispin.own_disk import in_own_namespace, mounted_disk, run_in_own_namespace
 from multispin.progress import counter_line
 from multispin_models.errors import ConfigError
 
 __all__ = ["add_arguments", "run"]
-
-_INSIDE = "MULTISPIN_BENCH_RECORDS_INSIDE"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,16 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `multispin bench records` and return the exit status: 0 if every record is where it must be, else 1."""
-    if os.environ.get(_INSIDE) is None:
-        return _run_in_a_namespace()
+    if not in_own_namespace():
+        run_in_own_namespace([sys.executable, "-m", "multispin", *sys.argv[1:]])
     if min(args.kill_s, args.cut_s, args.fill_s) <= 0.0:
         raise ConfigError("--kill-s, --cut-s and --fill-s must be above 0")
     facts = machine_facts()
     with tempfile.TemporaryDirectory(prefix="multispin-bench-") as temporary:
-        folder, disk = Path(temporary), Path(temporary) / "disk"
-        disk.mkdir()
-        _tool("mount", "-t", "tmpfs", "-o", f"size={args.disk_mb}m", "tmpfs", str(disk))
-        try:
+        folder = Path(temporary)
+        with mounted_disk(folder / "disk", args.disk_mb) as disk:
             result = run_records(
                 args.records,
                 Chances(args.kill_s, args.cut_s, args.fill_s),
@@ -59,31 +53,8 @@ def run(args: argparse.Namespace) -> int:
                 args.seed,
                 counter_line("records acknowledged"),
             )
-        finally:
-            _tool("umount", str(disk))
     print(msgspec.json.encode({"facts": facts, "result": result}).decode() if args.json else _told(result))
     return int(not result.is_right)
-
-
-def _run_in_a_namespace() -> int:
-    """Run this very command in a mount namespace of its own, where it may mount a disk without being root."""
-    unshare = shutil.which("unshare")
-    if unshare is None:
-        raise ConfigError("bench records needs unshare(1) of util-linux, to mount a disk that it can fill")
-    command = [unshare, "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
-    process = subprocess.Popen(  # noqa: S603 - this program, with its own arguments
-        [*command, sys.executable, "-m", "multispin", *sys.argv[1:]], env={**os.environ, _INSIDE: "1"}
-    )
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        return process.wait()  # it was interrupted, too
-
-
-def _tool(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode != 0:
-        raise ConfigError(f"{' '.join(command)} failed: {done.stderr.strip()}")
 
 
 def _told(result: RecordsRun) -> str:

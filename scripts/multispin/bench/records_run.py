@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from multispin.bench.relay import Relay
+from multispin.own_disk import empty_disk, fill_disk
 from multispin_models.errors import MultispinError
 from multispin_models.records import RoundRecord
 
 __all__ = ["Chances", "RecordsFailed", "RecordsRun", "run_records"]
 
 _PROCESS = [sys.executable, "-m", "multispin.bench.records_process", str(os.getpid())]
-_BALLAST = "ballast"
 _PATIENCE_S = 300.0
 
 
@@ -110,7 +110,7 @@ class _Bench:
                         trouble.cancel()
                     await asyncio.gather(*troubles, return_exceptions=True)
                 relay.restore()
-                self._empty()
+                empty_disk(self._disk)
                 if not await self._life(relay, 0, on_progress, count, count):  # what a kill left in the spool
                     raise RecordsFailed("the last agent did not upload all of its spool: see daemons.log")
                 return time.monotonic() - begun
@@ -174,21 +174,10 @@ class _Bench:
     async def _fills(self) -> None:
         while True:
             await self._pause(self._chances.fill_s)
-            self._fill()
+            fill_disk(self._disk)
             self.counts["fill"] += 1
             await asyncio.sleep(self.random.uniform(0.1, 2.0))
-            self._empty()
-
-    def _fill(self) -> None:
-        """Write until the disk takes no more: first in blocks, then to the last byte."""
-        with (self._disk / _BALLAST).open("ab", buffering=0) as ballast:
-            for size in (1 << 20, 1 << 12, 1):
-                with suppress(OSError):
-                    while ballast.write(bytes(size)):
-                        pass
-
-    def _empty(self) -> None:
-        (self._disk / _BALLAST).unlink(missing_ok=True)
+            empty_disk(self._disk)
 
     # -- the check ----------------------------------------------------------------------------------------------------
 
