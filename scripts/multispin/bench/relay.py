@@ -134,7 +134,7 @@ class Relay:
             self._connections.discard(task)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_up: bool) -> None:
-        """Hand on what comes, each piece after the delay, and then that no more will come; the other direction goes on."""
+        """Hand on what comes, each piece after the delay, then that no more will come; the other direction goes on."""
         loop = asyncio.get_running_loop()
         meddler = None if self._meddler is None else self._meddler(is_up)
         waiting: deque[bytes] = deque()
