@@ -30,6 +30,8 @@ WITHOUT_JSON = {
 
 def leaves(parser: argparse.ArgumentParser, name: str) -> dict[str, argparse.ArgumentParser]:
     """Return the sub-commands that have none of their own."""
+    if module := getattr(parser, "module", ""):  # its flags come when it is called
+        importlib.import_module(module).add_arguments(parser)
     inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not inner:
         return {name: parser}

@@ -9,6 +9,7 @@ The run is verified first; a run that does not count is reported all the same, a
 import argparse
 import csv
 import io
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-blocks", type=int, default=5, metavar="N", help="as of `campaign verify`; default %(default)s"
     )
+    parser.add_argument("--json", action="store_true", help="print one JSON object: the page, and the number of faults")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,6 +41,9 @@ def run(args: argparse.Namespace) -> int:
         written, num_faults = write_report(path, out, args.min_blocks)
     except ImportError as error:
         raise ConfigError(f"what reports need is not installed ({error}): pip install 'multispin[campaign]'") from error
+    if args.json:
+        print(json.dumps({"page": str(written), "num_faults": num_faults}))
+        return 0
     if num_faults:
         print(f"{num_faults} faults: the run does not count, and the page says so", file=sys.stderr)
     print(f"{written} and its figures and numbers beside it")

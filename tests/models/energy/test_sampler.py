@@ -118,7 +118,7 @@ def test_the_thread_samples_until_it_is_stopped_and_survives_a_failed_read() -> 
     num_reads = meter.num_reads
     window = sampler.joules(t0_ns, t1_ns, max_gap_s=30.0)
     assert window.joules == pytest.approx(3.0 * (t1_ns - t0_ns) / 1e9)
-    assert window.num_samples >= 17
+    assert window.num_samples > 7  # it went on after the read that failed
     assert sampler.num_failures == 1
     assert 0.0 < sampler.cpu_s < 30.0
     sampler.stop()  # twice is no error, and reads nothing
