@@ -36,7 +36,7 @@ RELOADABLE = frozenset(
     }
 )
 
-DEFAULT_POLICY: Final = "fixed"
+DEFAULT_POLICY: Final = "price"
 PolicyName = Literal["fixed", "alone", "lookup", "price", "homogeneous", "heterogeneous", "exact"]
 PageName = Literal["off", "figures", "texts"]
 ScheduleName = Literal["continuous", "barrier", "groups"]

@@ -208,7 +208,7 @@ class Site:
             daemon.disk.parent.mkdir(parents=True, exist_ok=True)
         (self._folder / COORDINATOR / "coordinator.toml").write_text(
             f'bind = "{self._endpoint}"\npair = "{settings.pair}"\nengine = "{settings.engine}"\n'
-            f'threads = {settings.threads}\nmeter = "none"\nstore = "{self.coordinator.database}"\n\n'
+            f'threads = {settings.threads}\nmeter = "none"\nstore = "{self.coordinator.database}"\npolicy = "fixed"\n\n'
             f"[limits]\nmax_sessions = {settings.num_agents + 2}\nmax_context_tokens = {settings.max_context_tokens}\n"
             f"max_prompt_tokens = {settings.max_context_tokens - 1}\n"
             "agent_timeout_s = 4.0\nsession_timeout_s = 30.0\n"
