@@ -17,7 +17,7 @@ from multispin_models.records import RequestRecord, read_jsonl
 
 pytestmark = pytest.mark.model
 
-SMALL = "[limits]\nmax_sessions = 2\nmax_context_tokens = 256\n"
+SMALL = "policy = 'fixed'\n[limits]\nmax_sessions = 2\nmax_context_tokens = 256\n"
 LINES = '{"id": "a", "prompt": "Why is the sky blue?"}\n{"id": "b", "prompt": "Name a fruit.", "temperature": 0.8}\n'
 MAX_TOKENS = 12
 

@@ -42,7 +42,7 @@ class Driver:
     def __init__(self, start_multispin: Callable[..., Any], prompts: Path, out: Path) -> None:
         self.out = out
         self.process = start_multispin(
-            *("local", "--agents", NUM_AGENTS, "--prompts", prompts, "--out", out, "--json"),
+            *("local", "--agents", NUM_AGENTS, "--policy", "fixed", "--prompts", prompts, "--out", out, "--json"),
             *("--max-tokens", MAX_TOKENS, "--ignore-end"),
         )
 
