@@ -13,7 +13,7 @@ from multispin_models.onnx.engine import load_onnx
 from multispin_models.onnx.export import export_onnx
 from multispin_models.onnx.quantize import quantize_rows_8
 from multispin_models.onnx.recipes import RECIPES, find_recipe
-from multispin_models.onnx.rotation import mixing_matrix, turned
+from multispin_models.onnx.rotation import mixed, mixing_matrix, turned
 
 Array = npt.NDArray[np.float32]
 TOKENS = [7, 30, 90, 4, 200, 31, 8, 9]
@@ -46,6 +46,13 @@ def test_rows_are_mixed_without_rounding() -> None:
         assert set(np.abs(matrix).ravel().tolist()) == {size**-0.5}
         assert np.array_equal(matrix, matrix.T)
         assert np.array_equal(matrix @ matrix, np.eye(size))
+
+
+def test_a_mixed_matrix_undoes_the_mixing_of_its_rows() -> None:
+    random = np.random.default_rng(2)
+    rows, matrix = (random.normal(0, 1, (n, 128)).astype(np.float32) for n in (3, 5))
+    mixed_rows = (rows.reshape(-1, 64) @ mixing_matrix(128)).reshape(rows.shape)
+    np.testing.assert_allclose(mixed_rows @ mixed(matrix).T, rows @ matrix.T, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])  # plain, with biases, with norms of heads

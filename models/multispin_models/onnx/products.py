@@ -13,7 +13,7 @@ from onnx import TensorProto
 from multispin_models.onnx.builder import CONTRIB, GraphBuilder
 from multispin_models.onnx.quantize import Blocks, quantize_blocks_4, quantize_blocks_8, quantize_rows_8
 from multispin_models.onnx.recipes import Form
-from multispin_models.onnx.rotation import mixing_matrix
+from multispin_models.onnx.rotation import mixed, mixing_matrix
 from multispin_models.onnx.variants import VARIANTS
 from multispin_models.onnx.weights import Array
 
@@ -38,7 +38,7 @@ class ProductWriter:
         elif form == "w8a8":
             product = self._rows_8(name, rows, matrix)
         elif form == "w8a8-mixed":
-            product = self._rows_8(name, self._mixed(rows, matrix.shape[1]), _mixed_inputs(matrix))
+            product = self._rows_8(name, self._mixed(rows, matrix.shape[1]), mixed(matrix))
         else:
             product = self.blocks(name, rows, block_form(matrix, form), matrix.shape[1])
         if bias is None:
@@ -138,12 +138,6 @@ class ProductWriter:
             b.constant(f"{name}.{k}", np.array([v], np.int64)) for k, v in (("from", 0), ("to", inputs), ("axis", 1))
         ]
         return b.one("Slice", rows, *bounds)
-
-
-def _mixed_inputs(matrix: Array) -> Array:
-    """Return a matrix [outputs, inputs] for mixed rows: mixed likewise, as the mixing is its own inverse."""
-    mixer = mixing_matrix(matrix.shape[1])
-    return (matrix.reshape(-1, len(mixer)) @ mixer).reshape(matrix.shape)
 
 
 def block_form(matrix: Array, form: Form) -> Blocks:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from multispin_models.onnx.weights import Array, Layer, Network
 
-__all__ = ["mixing_matrix", "rotate_network", "turned"]
+__all__ = ["mixed", "mixing_matrix", "rotate_network", "turned"]
 
 _SEED: Final = 0
 _ROWS_AT_ONCE: Final = 4096  # bounds the memory of the float64 copies
@@ -63,8 +63,17 @@ def turned(rows: Array) -> Array:
 
 def mixing_matrix(inputs: int) -> Array:
     """Return the orthonormal Hadamard matrix [size, size]; the first size of 64, 16, 4, 1 that divides."""
-    size = next(size for size in _MIXED_SIZES if inputs % size == 0)
-    return _transformed(np.eye(size)).astype(np.float32)
+    return _transformed(np.eye(_mixed_size(inputs))).astype(np.float32)
+
+
+def mixed(matrix: Array) -> Array:
+    """Return a matrix [outputs, inputs] for rows that were mixed: mixed likewise, as the mixing is its own inverse."""
+    blocks = matrix.reshape(-1, _mixed_size(matrix.shape[1])).astype(np.float64)
+    return _transformed(blocks).reshape(matrix.shape).astype(np.float32)
+
+
+def _mixed_size(inputs: int) -> int:
+    return next(size for size in _MIXED_SIZES if inputs % size == 0)
 
 
 def _rotate_values(layer: Layer, num_kv_heads: int, head_size: int) -> None:
