@@ -24,7 +24,7 @@ from multispin_models.onnx.export import export_onnx
 from multispin_models.onnx.exported import read_export
 from multispin_models.onnx.products import ProductWriter
 from multispin_models.onnx.quantize import quantize_rows_8
-from multispin_models.onnx.recipes import WHOLE_RECIPES
+from multispin_models.onnx.recipes import WHOLE_RECIPES, Form
 from multispin_models.onnx.variants import (
     VARIANTS,
     AttentionForm,
@@ -97,6 +97,45 @@ def integer_products(directory: Path, rows: Floats, matrix: Floats) -> dict[Weig
             session = onnxruntime.InferenceSession(directory / variant.file_name, providers=["CPUExecutionProvider"])
             [results[variant.weights]] = session.run(None, {"rows": rows})
     return results
+
+
+def product(directory: Path, rows: Floats, matrix: Floats, form: Form) -> Floats:
+    """Return rows times a matrix [rows, outputs] as ONNX Runtime computes them in a form that has no variants."""
+    builder = GraphBuilder(directory / f"{form}.bin")
+    builder.input("rows", onnx.TensorProto.FLOAT, ["count", matrix.shape[1]])
+    name = ProductWriter(builder).add("matrix", "rows", matrix, form)
+    builder.node("Identity", [name], [builder.output("product", onnx.TensorProto.FLOAT, ["count", matrix.shape[0]])])
+    [model] = builder.finish("test", [VARIANTS[0].file_name]).values()
+    onnx.save(model, directory / f"{form}.onnx")
+    session = onnxruntime.InferenceSession(directory / f"{form}.onnx", providers=["CPUExecutionProvider"])
+    results: Floats = session.run(None, {"rows": rows})[0]
+    return results
+
+
+def test_products_with_weights_of_a_4_bit_file_lose_what_rows_of_8_bits_lose_and_no_more(tmp_path: Path) -> None:
+    random = np.random.default_rng(8)
+    places, scales = random.integers(0, 16, (48, 3, 32)), random.uniform(0.01, 0.1, (48, 3, 1))
+    matrix = (places * scales + random.normal(0, 0.3, (48, 3, 1))).reshape(48, 96).astype(np.float32)
+    rows = random.normal(0, 1, (5, 96)).astype(np.float32)
+    exact = rows @ matrix.T
+    in_4, in_8 = (np.abs(product(tmp_path, rows, matrix, form) - exact) for form in ("int4-block32", "int8-block32"))
+    assert in_4.max() < 0.01 * np.abs(exact).max()
+    assert in_4.mean() < 1.2 * in_8.mean()
+
+
+@pytest.mark.parametrize("inputs", [96, 80])
+def test_the_largest_results_of_a_refined_product_are_those_of_8_bits(tmp_path: Path, inputs: int) -> None:
+    random = np.random.default_rng(9)
+    matrix = random.normal(0, 0.3, (200, inputs)).astype(np.float32)
+    rows = random.normal(0, 1, (5, inputs)).astype(np.float32)
+    rough, refined = (product(tmp_path, rows, matrix, form) for form in ("int4-block32", "int4-refined"))
+    exact = rows @ matrix.T
+    assert ((rough != refined).sum(axis=1) <= 16).all()
+    largest = np.argsort(rough, axis=1)[:, -16:]
+    errors = [np.abs(np.take_along_axis(found - exact, largest, axis=1)) for found in (rough, refined)]
+    assert errors[1].max() < 0.02 * np.abs(exact).max()
+    assert errors[1].mean() < 0.3 * errors[0].mean()
+    assert product(tmp_path, rows[:0], matrix, "int4-refined").shape == (0, 200)  # a pass that asks for no logits
 
 
 def test_integer_products_do_not_overflow_on_this_processor(tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ class _NetworkWriter:
         if recipe.embedding == "float32":
             return b.one("Gather", b.constant("embedding.weight", network.embedding), "token_ids")
         blocks = block_form(network.embedding, recipe.embedding)
-        shared = "head" if network.head_is_tied and recipe.head == recipe.embedding else None
+        has_table = recipe.head == recipe.embedding or (recipe.head, recipe.embedding) == ("int4-refined", "int8-block32")
+        shared = "head" if network.head_is_tied and has_table else None
         return self._products.embedding_8("embedding", "token_ids", blocks, shared, network.architecture.hidden_size)
 
     def _head(self, rows: str) -> str:

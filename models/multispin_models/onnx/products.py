@@ -19,6 +19,7 @@ from multispin_models.onnx.weights import Array
 
 __all__ = ["ProductWriter", "block_form"]
 
+_REFINED: Final = 16  # results a row
 _INT8_ACCURACY: Final = 4  # MatMulNBits: rows are quantized to 8 bits in the blocks of the weights
 
 
@@ -29,6 +30,7 @@ class ProductWriter:
         self._builder = builder
         self._shared: dict[str, str] = {}  # constants of all w8a8 products
         self._mixers: dict[int, dict[str, str]] = {}  # by number of inputs
+        self._summers: dict[str, str] = {}
 
     def add(self, name: str, rows: str, matrix: Array, form: Form, bias: Array | None = None) -> str:
         """Add `rows` [R, inputs] times `matrix` [outputs, inputs] transposed, plus bias; return the product's name."""
@@ -39,6 +41,8 @@ class ProductWriter:
             product = self._rows_8(name, rows, matrix)
         elif form == "w8a8-mixed":
             product = self._rows_8(name, self._mixed(rows, matrix.shape[1]), mixed(matrix))
+        elif form == "int4-refined":
+            product = self._refined(name, rows, matrix)
         else:
             product = self.blocks(name, rows, block_form(matrix, form), matrix.shape[1])
         if bias is None:
@@ -49,14 +53,12 @@ class ProductWriter:
         """Add a product with a matrix in blocks."""
         b = self._builder
         outputs, _, bytes_ = weights.values.shape
-        names = [b.constant(f"{name}.weight", weights.values), b.constant(f"{name}.scale", weights.scales)]
-        if weights.zero_points is not None:
-            names.append(b.constant(f"{name}.zero", weights.zero_points))
-        bits = 8 if weights.zero_points is None else 4
-        return b.one(
+        bits = 8 if weights.offsets is None else 4
+        product = b.one(
             "MatMulNBits",
             rows,
-            *names,
+            b.constant(f"{name}.weight", weights.values),
+            b.constant(f"{name}.scale", weights.scales),
             domain=CONTRIB,
             K=inputs,
             N=outputs,
@@ -64,6 +66,45 @@ class ProductWriter:
             block_size=bytes_ * 8 // bits,
             accuracy_level=_INT8_ACCURACY,
         )
+        if weights.offsets is None:
+            return product
+        sums = b.one("MatMul", rows, self._summer(inputs, bytes_ * 8 // bits))
+        return b.one("Gemm", sums, b.constant(f"{name}.offset", weights.offsets.T), product)
+
+    def _summer(self, inputs: int, size: int) -> str:
+        """Return the matrix [inputs, blocks] by which rows become the sums of their blocks."""
+        name = f"sums.{inputs}.{size}"
+        if name not in self._summers:
+            places = np.arange(inputs)[:, None] // size == np.arange(-(-inputs // size))
+            self._summers[name] = self._builder.constant(name, places.astype(np.float32))
+        return self._summers[name]
+
+    def _refined(self, name: str, rows: str, matrix: Array) -> str:
+        """Add a product in 4-bit blocks whose largest results are computed anew in 8-bit blocks."""
+        b = self._builder
+        fine = block_form(matrix, "int8-block32")
+        values, scales = b.constant(f"{name}.weight", fine.values), b.constant(f"{name}.scale", fine.scales)
+        rough = self.blocks(f"{name}.rough", rows, block_form(matrix, "int4-block32"), matrix.shape[1])
+        most = min(_REFINED, len(matrix))
+        _, places = b.node("TopK", [rough, b.sizes(most)], 2, axis=1, sorted=0)  # [rows, most]
+        weights = self._from_8(name, b.one("Gather", values, places), b.one("Gather", scales, places))
+        inputs, filled = matrix.shape[1], fine.values.shape[1] * fine.values.shape[2]
+        whole = b.one("Reshape", weights, b.sizes(-1, most, filled))
+        if filled != inputs:
+            whole = b.one("Slice", whole, b.sizes(0), b.sizes(inputs), b.sizes(2))
+        refined = b.one("MatMul", whole, b.one("Unsqueeze", rows, b.sizes(2)))
+        return b.one("ScatterElements", rough, places, b.one("Squeeze", refined, b.sizes(2)), axis=1)
+
+    def _from_8(self, name: str, values: str, scales: str) -> str:
+        """Return 8-bit blocks [..., blocks, 32] with scales [..., blocks] as numbers."""
+        b = self._builder
+        centred = b.one(
+            "Sub",
+            b.one("Cast", values, to=TensorProto.FLOAT),
+            b.constant(f"{name}.middle", np.array(128, np.float32)),
+        )
+        last = b.constant(f"{name}.last", np.array([-1], np.int64))
+        return b.one("Mul", centred, b.one("Unsqueeze", scales, last))
 
     def _rows_8(self, name: str, rows: str, matrix: Array) -> str:
         """Add an integer product: each row divided by its own scale, so that its largest value becomes 127.
@@ -127,10 +168,7 @@ class ProductWriter:
             values, scales = b.constant(f"{name}.weight", weights.values), b.constant(f"{name}.scale", weights.scales)
         else:
             values, scales = f"{table}.weight", f"{table}.scale"
-        integers = b.one("Cast", b.one("Gather", values, token_ids), to=TensorProto.FLOAT)
-        centred = b.one("Sub", integers, b.constant(f"{name}.middle", np.array(128, np.float32)))
-        last = b.constant(f"{name}.last", np.array([2], np.int64))
-        scaled = b.one("Mul", centred, b.one("Unsqueeze", b.one("Gather", scales, token_ids), last))
+        scaled = self._from_8(name, b.one("Gather", values, token_ids), b.one("Gather", scales, token_ids))
         rows = b.one("Reshape", scaled, b.constant(f"{name}.shape", np.array([-1, blocks * size], np.int64)))
         if blocks * size == inputs:
             return rows

@@ -1,7 +1,7 @@
 """Weights as integers: blocks of a row with a scale each, or whole rows with one scale.
 
 blocks of 8 bits    w ~ (q - 128) * scale[block]                q in 0..255 (1..255 used)
-blocks of 4 bits    w ~ (q - zero[block]) * scale[block]        q in 0..15, two to a byte, low half first
+blocks of 4 bits    w ~ (q - 8) * scale[block] + offset[block]  q in 0..15, two to a byte, low half first
 rows of 8 bits      w ~ q * scale[row]                          q in -127..127
 """
 
@@ -13,7 +13,9 @@ import numpy.typing as npt
 __all__ = ["Blocks", "Rows8", "quantize_blocks_4", "quantize_blocks_8", "quantize_rows_8"]
 
 _SMALLEST_SCALE = np.float32(1e-30)  # of a block of zeros
-_FITS = 3
+_FITS = 4
+_MIDDLE_4 = 8  # the integer that products of 4 bits take for zero
+_ON_GRID = 0.01  # of a step: how far a value may be from it
 
 
 class Blocks(NamedTuple):
@@ -22,12 +24,12 @@ class Blocks(NamedTuple):
     Attributes:
         values: uint8 [outputs, blocks, block bytes]
         scales: float32 [outputs, blocks]
-        zero_points: uint8 [outputs, ceil(blocks / 2)], two to a byte; None where it is 128 everywhere.
+        offsets: float32 [outputs, blocks], what the integer 8 stands for; None with 8 bits, where it is 0.
     """
 
     values: npt.NDArray[np.uint8]
     scales: npt.NDArray[np.float32]
-    zero_points: npt.NDArray[np.uint8] | None
+    offsets: npt.NDArray[np.float32] | None
 
 
 class Rows8(NamedTuple):
@@ -60,31 +62,52 @@ def quantize_blocks_8(matrix: npt.NDArray[np.float32], size: int) -> Blocks:
 
 
 def quantize_blocks_4(matrix: npt.NDArray[np.float32], size: int) -> Blocks:
-    """Return a matrix [outputs, inputs] in 4-bit blocks, each with the scale and zero point of least squared error.
+    """Return a matrix [outputs, inputs] in 4-bit blocks, each with its own scale and offset.
 
-    Tried are the zero points around the one that the block's range asks for, each with scales fitted to its integers.
+    A block whose values lie on a grid of at most 16 places already, as those of most 4-bit files do, is taken as it is.
+    Any other gets the grid of least squared error that is found from the one between its lowest and highest value.
     """
     blocks = _in_blocks(matrix, size)
-    low, high = np.minimum(blocks.min(axis=2), 0.0), np.maximum(blocks.max(axis=2), 0.0)
-    widest = np.maximum((high - low) / np.float32(15), _SMALLEST_SCALE)
-    best = np.full(widest.shape, np.inf, np.float32)
-    values = np.zeros(blocks.shape, np.uint8)
-    scales, zeros = np.zeros_like(widest), np.zeros_like(widest)
-    for shift in (0, -1, 1):
-        zero = np.clip(np.rint(-low / widest) + np.float32(shift), 0, 15)
-        scale = widest
-        for _ in range(_FITS):
-            centred = np.clip(np.rint(blocks / scale[..., None]), -zero[..., None], 15 - zero[..., None])
-            error = np.square(centred * scale[..., None] - blocks).sum(axis=2)
-            better = error < best
-            best, scales, zeros = (np.where(better, *two) for two in ((error, best), (scale, scales), (zero, zeros)))
-            values[better] = (centred + zero[..., None])[better].astype(np.uint8)
-            norm = np.square(centred).sum(axis=2)
-            fitted = (centred * blocks).sum(axis=2) / np.maximum(norm, 1)
-            scale = np.where(norm > 0, np.maximum(fitted, _SMALLEST_SCALE), scale)
-    even = np.zeros((zeros.shape[0], zeros.shape[1] + zeros.shape[1] % 2), np.uint8)
-    even[:, : zeros.shape[1]] = zeros
-    return Blocks(_in_pairs(values), scales, _in_pairs(even))
+    low, width = blocks.min(axis=2), np.ptp(blocks, axis=2)
+    values, scales = np.zeros(blocks.shape, np.float32), np.ones_like(low)
+    on_grid = np.zeros(low.shape, bool)
+    for steps in range(15, 0, -1):
+        scale = np.maximum(width / np.float32(steps), _SMALLEST_SCALE)
+        places = (blocks - low[..., None]) / scale[..., None]
+        fits = ~on_grid & (np.abs(places - np.rint(places)).max(axis=2) < _ON_GRID)
+        values[fits], scales[fits] = np.rint(places[fits]), scale[fits]
+        on_grid |= fits
+        if on_grid.all():
+            break
+    offsets = low
+    if not on_grid.all():
+        values[~on_grid], scales[~on_grid], offsets[~on_grid] = _fit_grids(blocks[~on_grid])
+    return Blocks(_in_pairs(values.astype(np.uint8)), scales, offsets + np.float32(_MIDDLE_4) * scales)
+
+
+def _fit_grids(blocks: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], ...]:
+    """Return places 0 to 15 for the values of blocks [blocks, size], and for each the step and where place 0 lies."""
+    low = blocks.min(axis=1)
+    scale = np.maximum(np.ptp(blocks, axis=1) / np.float32(15), _SMALLEST_SCALE)
+    best, found = np.full(low.shape, np.inf, np.float32), (blocks, scale, low)
+    for _ in range(_FITS):
+        places = np.clip(np.rint((blocks - low[:, None]) / scale[:, None]), 0, 15)
+        error = np.square(places * scale[:, None] + low[:, None] - blocks).sum(axis=1)
+        better = error < best
+        best = np.where(better, error, best)
+        found = (
+            np.where(better[:, None], places, found[0]),
+            np.where(better, scale, found[1]),
+            np.where(better, low, found[2]),
+        )
+        # The line of least squared error through the values over their places.
+        mean, middle = blocks.mean(axis=1), places.mean(axis=1)
+        away = places - middle[:, None]
+        spread = np.square(away).sum(axis=1)
+        slope = (away * blocks).sum(axis=1) / np.maximum(spread, 1)
+        scale = np.where(spread > 0, np.maximum(slope, _SMALLEST_SCALE), scale)
+        low = mean - scale * middle
+    return found
 
 
 def _in_pairs(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -5,8 +5,10 @@ A recipe names a form for each kind of matrix:
     float32        as dequantized
     int8-block32   8-bit weights in blocks of 32, rows quantized to 8 bits in the same blocks (also 64, where
                    that divides the inputs)
-    int4-block32   4-bit weights with a zero point, rows in 8-bit blocks; a lone row takes a kernel of its own, so it is
-                   exact only on some processors (not on x86-64 with AVX2 alone, not on armv8.0)
+    int4-block32   4-bit weights with an offset a block, rows in 8-bit blocks: what a 4-bit file holds, to the bit. A
+                   lone row takes a kernel of its own, so it is not exact on every processor: for drafts
+    int4-refined   the same, and the 16 largest results of a row once more in 8-bit blocks: for a head, of which a draft
+                   asks little else
     w8a8           8-bit weights with one scale an output, rows with one scale each: exact integer products
     w8a8-mixed     the same behind a Hadamard transform of each row, in blocks: no input stands out (`rotation`)
 
@@ -23,7 +25,7 @@ from multispin_models.errors import ConfigError
 
 __all__ = ["Form", "RECIPES", "Recipe", "WHOLE_RECIPES", "find_recipe"]
 
-Form = Literal["float32", "int8-block32", "int8-block64", "int4-block32", "w8a8", "w8a8-mixed"]
+Form = Literal["float32", "int8-block32", "int8-block64", "int4-block32", "int4-refined", "w8a8", "w8a8-mixed"]
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,7 +67,7 @@ RECIPES: Final = {
             "int4-block32",
             "int4-block32",
             "int4-block32",
-            "int8-block32",
+            "int4-refined",
             "int8-block32",
         ),
         # for drafts with a list of frequent ids: the head is the largest matrix of a small draft
