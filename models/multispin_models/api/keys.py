@@ -3,10 +3,10 @@
 import hashlib
 import hmac
 import re
-from pathlib import Path
 
 from multispin_models.api.errors import ApiError
 from multispin_models.errors import ConfigError
+from multispin_models.keys.key_files import CREDENTIAL, resolve
 
 __all__ = ["Keys", "load_keys"]
 
@@ -48,15 +48,20 @@ class Keys:
 def load_keys(path: str) -> Keys:
     """Return the keys of a file: one a line, 16 to 512 visible ASCII characters; empty lines and # lines are skipped.
 
+    Args:
+        path: of the file; "credential:NAME" is what systemd has brought to this service.
+
     Raises:
         ConfigError: it cannot be read, others can read it, or a line is no key. No key is repeated in the message.
     """
+    file = resolve(path)
     try:
-        mode = Path(path).stat().st_mode & 0o777
-        lines = Path(path).read_bytes().splitlines()
+        mode = file.stat().st_mode & 0o777
+        lines = file.read_bytes().splitlines()
     except OSError as error:
         raise ConfigError(f"key file {path} cannot be read: {error.strerror}") from error
-    if mode & 0o077:
+    # systemd lets the service in by an access list, whose mask shows as the group's rights: 0440.
+    if mode & (0o007 if path.startswith(CREDENTIAL) else 0o077):
         raise ConfigError(f"key file {path} has mode {mode:04o}, allowed is 0600: others can read the keys")
     keys = []
     for number, line in enumerate(lines, start=1):

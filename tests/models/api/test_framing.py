@@ -160,6 +160,16 @@ def test_keys_are_lines_of_a_file_that_only_its_owner_reads(tmp_path: Path) -> N
         load_keys(key_file(tmp_path, "# nothing\n"))
 
 
+def test_keys_come_as_a_credential_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service under a user of its own cannot read a file of root's; systemd brings it, readable by an access list."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    key_file(tmp_path, "first-key-of-sixteen\n", 0o440)
+    load_keys("credential:keys").check(b"Bearer first-key-of-sixteen")
+    key_file(tmp_path, "first-key-of-sixteen\n", 0o444)
+    with pytest.raises(ConfigError, match="0444"):
+        load_keys("credential:keys")
+
+
 def test_a_line_that_is_no_key_is_told_by_its_number_only(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="line 2") as refusal:
         load_keys(key_file(tmp_path, "first-key-of-sixteen\nsecret\n"))
