@@ -1,6 +1,6 @@
-"""Builds multispin-agent and multispin-coordinator for Debian 12: a virtual environment under /opt, units, settings.
+"""Builds multispin-agent and multispin-coordinator for Debian 12 or 13: an environment under /opt, units, settings.
 
-    wheels of the target platform from the registry --pip install --target--> /opt/multispin-PART/lib/python3.11/...
+    wheels of the target platform from the registry --pip install --target--> /opt/multispin-PART/lib/python3.N/...
     unit, settings, rules, documents                ------------------------> /lib/systemd/system, /etc/multispin, ...
     templates in this folder, @PART@ and the like filled in ---------------> DEBIAN/control, postinst, prerm, postrm
 
@@ -24,11 +24,33 @@ from typing import Final, NamedTuple
 ROOT: Final = Path(__file__).resolve().parents[2]
 TEMPLATES: Final = ROOT / "scripts/debian"
 PARTS: Final = ("agent", "coordinator")
-PYTHON: Final = "3.11"  # of Debian 12: the environment's interpreter is the system's
 EXTRAS: Final = "onnx,onnx-export,api"
-# glibc of Debian 12 is 2.36; a wheel names the oldest it runs on.
+# glibc of Debian 12 is 2.36, of Debian 13 2.41; a wheel names the oldest it runs on.
 GLIBC: Final = ("2014", "_2_17", "_2_24", "_2_26", "_2_27", "_2_28", "_2_31", "_2_34")
 MACHINES: Final = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+class Distribution(NamedTuple):
+    """What a package is built for.
+
+    Attributes:
+        name: Debian's.
+        python: the system's, which is the environment's interpreter.
+        suffix: of the package's version.
+        system: the folder that holds systemd/ and udev/.
+    """
+
+    name: str
+    python: str
+    suffix: str
+    system: str
+
+
+# Raspberry Pi OS of a name has the same Python. From trixie on /lib is a link that packages may not ship files through.
+DISTRIBUTIONS: Final = {
+    "bookworm": Distribution("bookworm", "3.11", "deb12", "lib"),
+    "trixie": Distribution("trixie", "3.13", "deb13", "usr/lib"),
+}
 
 
 class Target(NamedTuple):
@@ -37,12 +59,14 @@ class Target(NamedTuple):
     Attributes:
         part: of `PARTS`.
         arch: Debian's name of the architecture.
+        distribution: of `DISTRIBUTIONS`.
         version: of the package.
         epoch_s: time of everything in it.
     """
 
     part: str
     arch: str
+    distribution: Distribution
     version: str
     epoch_s: int
 
@@ -66,28 +90,30 @@ def run(*command: object, **environment: str) -> str:
     return done.stdout
 
 
-def pip_flags(arch: str) -> list[str]:
+def pip_flags(arch: str, python: str) -> list[str]:
     """Return the flags that make pip choose wheels of the target instead of this machine's."""
-    tag = PYTHON.replace(".", "")
-    flags = ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp"]
+    tag = python.replace(".", "")
+    flags = ["--only-binary=:all:", f"--python-version={python}", "--implementation=cp"]
     flags += [f"--abi={abi}" for abi in (f"cp{tag}", "abi3", "none")]
     return flags + [f"--platform=manylinux{glibc}_{MACHINES[arch]}" for glibc in GLIBC]
 
 
-def fetch_wheels(arch: str, folder: Path, epoch_s: int) -> None:
+def fetch_wheels(arch: str, python: str, folder: Path, epoch_s: int) -> None:
     """Bring multispin's own wheel and those that it needs on the target into a folder."""
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
     run(*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT, SOURCE_DATE_EPOCH=str(epoch_s))
     [own] = folder.glob("multispin-*.whl")
     # pip itself: the environment fetches the default models with it.
-    run(*pip, "download", *pip_flags(arch), "--dest", folder, f"multispin[{EXTRAS}] @ {own.as_uri()}", "pip")
+    flags = pip_flags(arch, python)
+    run(*pip, "download", *flags, "--dest", folder, f"multispin[{EXTRAS}] @ {own.as_uri()}", "pip")
 
 
-def install_wheels(arch: str, wheels: Path, site_packages: Path) -> None:
+def install_wheels(arch: str, python: str, wheels: Path, site_packages: Path) -> None:
     """Unpack all wheels of a folder as the target's pip would."""
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
     run(
-        *(*pip, "install", *pip_flags(arch), "--no-index", "--no-deps", "--no-compile", "--target", site_packages),
+        *(*pip, "install", *pip_flags(arch, python), "--no-index", "--no-deps", "--no-compile"),
+        *("--target", site_packages),
         *sorted(wheels.glob("*.whl")),
     )
     shutil.rmtree(site_packages / "bin", ignore_errors=True)  # start with this machine's interpreter
@@ -103,25 +129,30 @@ def install_wheels(arch: str, wheels: Path, site_packages: Path) -> None:
 
 def lay_out(target: Target, wheels: Path, root: Path) -> None:
     """Put every file where the package has it."""
-    home = root / "opt" / target.name
-    install_wheels(target.arch, wheels, home / f"lib/python{PYTHON}/site-packages")
+    home, python = root / "opt" / target.name, target.distribution.python
+    install_wheels(target.arch, python, wheels, home / f"lib/python{python}/site-packages")
     (home / "bin").mkdir()
-    (home / "bin/python3").symlink_to(f"/usr/bin/python{PYTHON}")
-    (home / "pyvenv.cfg").write_text(f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {PYTHON}\n")
+    (home / "bin/python3").symlink_to(f"/usr/bin/python{python}")
+    (home / "pyvenv.cfg").write_text(f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {python}\n")
     put(home / "bin/multispin", filled("multispin", target), 0o755)
-    put(root / f"lib/systemd/system/{target.name}.service", (ROOT / target.part / f"{target.name}.service").read_text())
+    system = root / target.distribution.system
+    for unit in sorted((ROOT / target.part).glob("*.service")):
+        put(system / "systemd/system" / unit.name, unit.read_text())
     put(root / f"etc/multispin/{target.part}.toml", (ROOT / target.part / f"{target.part}.toml").read_text())
     (root / f"etc/multispin/{target.part}.toml.d").mkdir()
     (root / "etc/multispin/keys").mkdir(mode=0o700)
+    if target.part == "agent":
+        put(home / "bin/take-enrolment-token", (ROOT / "agent/take-enrolment-token").read_text(), 0o755)
     if target.part == "coordinator":
         rules = "60-multispin-rapl.rules"
-        put(root / "lib/udev/rules.d" / rules, (ROOT / "coordinator" / rules).read_text())
+        put(system / "udev/rules.d" / rules, (ROOT / "coordinator" / rules).read_text())
         put(
             root / "usr/lib/sysusers.d/multispin-meter.conf",
             (ROOT / "coordinator/multispin-meter.sysusers").read_text(),
         )
     documents = root / "usr/share/doc" / target.name
     put(documents / "README.md", (ROOT / "agent/docs/box.md").read_text())
+    put(documents / "image.md", (ROOT / "agent/docs/image.md").read_text())
     put(documents / "keys.md", (ROOT / "coordinator/docs/keys.md").read_text())
     put(documents / "copyright", filled("copyright", target))
     put(documents / "wheels.txt", "".join(f"{sha256(path)}  {path.name}\n" for path in sorted(wheels.glob("*.whl"))))
@@ -153,7 +184,8 @@ def filled(template: str, target: Target) -> str:
         "coordinator": "verifies the drafts of all edge boxes",
     }[target.part]
     names = {"PART": target.part, "NAME": target.name, "ARCH": target.arch, "VERSION": target.version, "DATE": day}
-    for name, value in {**names, "PYTHON": PYTHON, "DEPENDS": depends, "WHAT": what}.items():
+    names |= {"PYTHON": target.distribution.python, "DISTRIBUTION": target.distribution.name}
+    for name, value in {**names, "DEPENDS": depends, "WHAT": what}.items():
         text = text.replace(f"@{name}@", value)
     return text
 
@@ -196,18 +228,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/package", description="Build Debian packages.")
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="agent, coordinator (default: both)")
     parser.add_argument("--arch", choices=list(MACHINES), default="amd64", help="default %(default)s")
+    parser.add_argument(
+        "--distribution", choices=list(DISTRIBUTIONS), default="bookworm", help="whose Python (default %(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "dist", metavar="DIR", help="default dist/")
     parser.add_argument("--wheels", type=Path, metavar="DIR", help="take these instead of the registry's")
     parser.add_argument("--revision", default="1", metavar="N", help="of the package (default %(default)s)")
     args = parser.parse_args()
+    distribution = DISTRIBUTIONS[args.distribution]
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     epoch = run("git", "-C", ROOT, "log", "-1", "--format=%ct")
     with tempfile.TemporaryDirectory() as folder:
         wheels = args.wheels or Path(folder)
         if args.wheels is None:
-            fetch_wheels(args.arch, wheels, int(epoch))
+            fetch_wheels(args.arch, distribution.python, wheels, int(epoch))
         for part in args.parts or PARTS:
-            target = Target(part, args.arch, f"{version}-{args.revision}+deb12", int(epoch))
+            full_version = f"{version}-{args.revision}+{distribution.suffix}"
+            target = Target(part, args.arch, distribution, full_version, int(epoch))
             package = build(target, wheels, args.out)
             print(f"{sha256(package)}  {package}")  # noqa: T201
 

@@ -28,9 +28,9 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def build(part: str, arch: str, wheels: Path, out: Path) -> Path:
+def build(part: str, arch: str, wheels: Path, out: Path, *more: str) -> Path:
     command = [sys.executable, ROOT / "scripts/debian/build.py", part, "--arch", arch]
-    subprocess.run([*command, "--wheels", wheels, "--out", out], check=True, capture_output=True, cwd=out.parent)
+    subprocess.run([*command, *more, "--wheels", wheels, "--out", out], check=True, capture_output=True, cwd=out.parent)
     [package] = out.glob("*.deb")
     return package
 
@@ -74,3 +74,22 @@ def test_what_a_package_holds(part: str, wheels: Path, tmp_path: Path) -> None:
         assert "@" not in text
         subprocess.run(["/bin/sh", "-n", tmp_path / "control" / script], check=True)
     assert ("/lib/udev/rules.d/60-multispin-rapl.rules" in modes) == (part == "coordinator")
+    enrols = f"/lib/systemd/system/multispin-{part}-enrol.service" in modes
+    assert enrols == (part == "agent")
+    assert (modes.get(f"{home}/bin/take-enrolment-token") == "-rwxr-xr-x") == enrols
+
+
+def test_a_card_with_a_newer_python_gets_a_package_for_it(wheels: Path, tmp_path: Path) -> None:
+    """Its modules lie where that Python looks, and no other can be installed beside it by mistake."""
+    package = build("agent", "arm64", wheels, tmp_path / "out", "--distribution", "trixie")
+    assert package.name.endswith("+deb13_arm64.deb")
+    depends = dpkg("--field", package, "Depends")
+    assert "python3.13" in depends
+    assert "3.11" not in depends
+    dpkg("--extract", package, tmp_path / "root")
+    home = tmp_path / "root/opt/multispin-agent"
+    assert (home / "lib/python3.13/site-packages/tiny.py").exists()
+    assert (home / "bin/python3").readlink() == Path("/usr/bin/python3.13")
+    # /lib is a link there, through which a package may not ship files.
+    assert (tmp_path / "root/usr/lib/systemd/system/multispin-agent.service").exists()
+    assert not (tmp_path / "root/lib").exists()
