@@ -48,19 +48,46 @@ def test_systemd_finds_the_exposure_at_most_2(part: str) -> None:
     assert float(level[1]) <= 2.0
 
 
+ENROL = ROOT / "agent/multispin-agent-enrol.service"
+FIRST_BOOT = ROOT / "scripts/image_building/multispin-first-boot.service"
+
+
 @needs_analyze
-@pytest.mark.parametrize("part", PARTS)
-def test_systemd_understands_every_line(part: str, tmp_path: Path) -> None:
-    # The program is where the package puts it, so here another one stands for it.
-    text = re.sub(r"^ExecStart=\S+", f"ExecStart={sys.executable}", unit(part).read_text(), flags=re.MULTILINE)
-    (tmp_path / unit(part).name).write_text(text)
+@pytest.mark.parametrize("path", [unit("agent"), unit("coordinator"), ENROL, FIRST_BOOT], ids=lambda path: path.stem)
+def test_systemd_understands_every_line(path: Path, tmp_path: Path) -> None:
+    # The programs are where the package puts them, so here another one stands for them.
+    text = re.sub(r"^(Exec\w+=[+-]*)/opt/\S+", rf"\1{sys.executable}", path.read_text(), flags=re.MULTILINE)
+    (tmp_path / path.name).write_text(text)
     done = subprocess.run(
-        [str(ANALYZE), "verify", "--man=no", "--recursive-errors=no", tmp_path / unit(part).name],
+        [str(ANALYZE), "verify", "--man=no", "--recursive-errors=no", tmp_path / path.name],
         capture_output=True,
         text=True,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@needs_analyze
+def test_what_enrols_has_no_more_rights_than_it_needs() -> None:
+    """It is root's, for keys that only root may write; its exposure is kept low all the same."""
+    done = subprocess.run(
+        [str(ANALYZE), "security", "--offline=true", "--no-pager", "--threshold=40", ENROL],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-200:]
+
+
+def test_a_token_enrols_before_the_agent_starts() -> None:
+    agent, enrol = unit("agent").read_text(), ENROL.read_text()
+    for dependency in ("Wants", "After"):
+        [line] = re.findall(rf"^{dependency}=(.*)$", agent, flags=re.MULTILINE)
+        assert ENROL.name in line.split()
+    # Where the first-boot folder and the token lie must be the same for all who look there.
+    for folder in ("/boot/firmware/multispin", "/boot/efi/multispin"):
+        assert f"ConditionPathExists=|{folder}/enrolment-token" in enrol
+        assert folder in FIRST_BOOT.read_text()
 
 
 @pytest.mark.parametrize("part", PARTS)
