@@ -20,6 +20,7 @@ from typing import Final
 
 import multispin_agent.config
 from multispin_models.cache import Progress, cache_directory, recorded_sha256_path
+from multispin_models.channel import is_loopback
 from multispin_models.engines import DEFAULT_ENGINE, prepare_side
 from multispin_models.errors import ConfigError
 from multispin_models.keys.token import decode_token
@@ -81,7 +82,13 @@ def _entry(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
 
 
 def image_settings(pair: str, coordinator: str | None) -> str:
-    """Return the settings that an image brings, as TOML."""
+    """Return the settings that an image brings, as TOML.
+
+    Raises:
+        ConfigError, ModelError: the address is none, or there is no such pair.
+    """
+    if coordinator is not None:
+        is_loopback(coordinator)  # refuses what is no address
     lines = ["# Written by multispin's scripts/image.", f'pair = "{load_pair(pair).name}"']
     if coordinator is not None:
         lines.append(f'coordinator = "{coordinator}"')

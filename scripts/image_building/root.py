@@ -116,16 +116,29 @@ def bootstrap(root: Root, folder: Path) -> None:
     """Make the root in a folder that is empty or not there: Debian, kernel, the agent's package."""
     left_out = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info")]
     kept = [f"--dpkgopt=path-include=/usr/share/doc/{name}" for name in ("*/copyright", "multispin-agent/*")]
-    install = f'chroot "$1" apt-get install --yes --no-install-recommends /tmp/{root.package.name}'
+    apt = 'MULTISPIN_COMPILED_ELSEWHERE=1 chroot "$1" apt-get install --yes --no-install-recommends'
     run(
         *("mmdebstrap", f"--arch={root.arch}", "--variant=minbase", "--mode=root", *left_out, *kept),
         f"--include={','.join((*PACKAGES, KERNELS[root.kernel]))}",
         f'--customize-hook=copy-in "{root.package.resolve()}" /tmp',
-        f"--customize-hook={install}",
+        f"--customize-hook={apt} /tmp/{root.package.name}",
         f'--customize-hook=rm "$1/tmp/{root.package.name}"',
         *("bookworm", folder, *([] if root.sources is None else [root.sources])),
         is_shown=True,
     )
+    compile_modules(folder)
+
+
+def compile_modules(folder: Path) -> None:
+    """Compile the agent's modules, as its package does elsewhere: bytecode is the same on every processor."""
+    [library] = (folder / "opt/multispin-agent/lib").glob("python3.*")
+    if library.name == f"python{sys.version_info.major}.{sys.version_info.minor}":
+        command = [sys.executable, "-I", "-m", "compileall", "-q", "-s", str(folder), "-p", "/", str(library)]
+    else:  # emulated, which takes minutes
+        python, inside = "/opt/multispin-agent/bin/python3", f"/{library.relative_to(folder)}"
+        command = ["chroot", str(folder), python, "-I", "-m", "compileall", "-q", inside]
+    # Its status says whether every file compiled: some wheels bring files that are no Python, and no package minds.
+    subprocess.run(command, check=False, stdout=subprocess.DEVNULL)  # noqa: S603
 
 
 def configure(root: Root, layout: Layout, folder: Path) -> None:

@@ -104,7 +104,7 @@ def _machine(trial: Trial, number: int) -> Machine:
 def _one_card(trial: Trial, host: Host, number: int, result: dict[str, object]) -> dict[str, str]:
     device = f"trial-{number}"
     machine = _machine(trial, number)
-    token, login = trial.out / "enrolment-token", trial.out / "authorized_keys"
+    token, login = trial.out / "enrolment-token", trial.out / "authorized_keys-of-the-trial"
     token.write_text(host.token(device, HOST) + "\n", encoding="utf-8")
     shutil.copyfile(trial.out / "id.pub", login)
     copy_to_boot(machine.image, [token, login], "::/multispin")
