@@ -23,7 +23,7 @@ from multispin_coordinator.control.online import BY_ITSELF, LAST, Control, Grant
 from multispin_coordinator.control.uplink import Uplink
 from multispin_coordinator.fleet import AgentState, Fleet
 from multispin_coordinator.page.journal import PageJournal
-from multispin_coordinator.passes import Outcome, Pass, PassTiming, work_of
+from multispin_coordinator.passes import Outcome, Pass, PassTiming, num_sweeps, work_of
 from multispin_coordinator.roster import Roster
 from multispin_coordinator.schedule import Schedule
 from multispin_coordinator.session import FINISH_LENGTH, GOES_ON, Session
@@ -453,14 +453,22 @@ class Dispatcher:
     def _tell_control(
         self, shares: Sequence[Share], outcomes: Sequence[Outcome], num_rows: int, timing: PassTiming
     ) -> None:
-        """Tell the control what a pass of drafts cost; of a chunk of a prompt not all rows are scored."""
-        is_whole = all(share.is_last for share in shares) and all(outcome.sequence is not None for outcome in outcomes)
-        if not shares or not is_whole:
+        """Tell the control what a pass of drafts cost; of a prompt not all rows are scored, so they cost less."""
+        is_whole = all(share.is_last and share.num_rows == len(share.session.job or ()) + 1 for share in shares)
+        parts = [(outcome.sequence, share.num_rows) for share, outcome in zip(shares, outcomes, strict=True)]
+        known = [(sequence, rows) for sequence, rows in parts if sequence is not None]
+        if not shares or not is_whole or len(known) < len(parts):
             return
         pause_s = None
         if self._pending_since_ns is not None:
             pause_s = (timing.finished_ns - self._pending_since_ns) / 1e9 - timing.verify_us / 1e6
-        self.control.on_pass(num_rows, timing.verify_us / 1e6, pause_s)
+        self.control.on_pass(
+            num_rows,
+            timing.verify_us / 1e6,
+            pause_s,
+            num_sweeps=num_sweeps(known),
+            num_looked_up=sum(len(share.session.job or ()) for share in shares if share.session.is_own),
+        )
 
     def _verdicts(
         self, session: Session, verification: Verification | Undecided, timing: PassTiming, num_rows: int

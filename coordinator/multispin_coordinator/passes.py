@@ -1,6 +1,6 @@
 """What goes to the engine for one forward pass, and what comes back."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from multispin_coordinator.batcher import Share
@@ -8,7 +8,7 @@ from multispin_models.draft_payload import Weighed
 from multispin_models.sampling import Sampling
 from multispin_models.verification import Rule, Undecided, Verification
 
-__all__ = ["Outcome", "Pass", "PassTiming", "Work", "work_of"]
+__all__ = ["Outcome", "Pass", "PassTiming", "Work", "num_sweeps", "work_of"]
 
 
 class Work(NamedTuple):
@@ -86,3 +86,29 @@ def work_of(share: Share) -> Work:
         weighed=session.weighed,
         first_candidate=session.first_candidate,
     )
+
+
+def num_sweeps(parts: Iterable[tuple[int, int]]) -> int:
+    """Return how often llama.cpp goes over the weights for a pass; other engines do it once whatever the pass.
+
+    It computes sequences together whose numbers follow each other, as many rows of each as the shortest has; then what
+    is left of them, likewise (`llama_batch_allocr::split_equal`).
+
+    Args:
+        parts: (sequence, rows) of a pass, each sequence once.
+
+    >>> num_sweeps([(0, 1), (1, 1)]), num_sweeps([(0, 3), (1, 1)]), num_sweeps([(0, 1), (2, 1)])
+    (1, 2, 2)
+    """
+    left = dict(sorted(parts))
+    sweeps = 0
+    while left:
+        first = next(iter(left))
+        run = [first]
+        while run[-1] + 1 in left:
+            run.append(run[-1] + 1)
+        shortest = min(left[sequence] for sequence in run)
+        left = {sequence: rows - shortest * (sequence in run) for sequence, rows in left.items()}
+        left = {sequence: rows for sequence, rows in left.items() if rows}
+        sweeps += 1
+    return sweeps

@@ -63,7 +63,7 @@ class Server:
         open_channel: as `open_coordinator_channel`, which it is but in the simulator.
         engine: computes the passes; null makes a thread.
         now_ns: the clock, of all that is timed here.
-        pass_times: (rows, seconds) of passes that were timed before.
+        pass_times: of passes that were timed before.
         journal: is told what happens, for a live page; null where nobody can look.
         offered: the draft that agents should run; null offers none.
     """
@@ -85,8 +85,7 @@ class Server:
         offered: OfferedFile | None = None,
     ) -> None:
         control = Control(config.policy, config.limits.max_draft_tokens)
-        for rows, seconds in pass_times:
-            control.on_pass(rows, seconds)
+        control.on_timed(pass_times)
         self.dispatcher = Dispatcher(
             info,
             target.tokenizer.end_token_ids,

@@ -1,12 +1,12 @@
 """Agents and a coordinator whose drafting, passes and network take time, all of it virtual: the real pure cores.
 
-Passes take c0 + c1 * rows, each drafted token `draft_s` on a box of its own, each way of a message half of `network_s`.
+Passes take what `Costs` says, each drafted token `draft_s` on a box of its own, each way half of `network_s`.
 How often drafts are right is that of toy models. Requests come one after the other, as many at once as users are there.
 """
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from multispin_agent.draft_length import DraftHistory
@@ -15,7 +15,8 @@ from multispin_agent.generation import Generation
 from multispin_coordinator.config import Limits
 from multispin_coordinator.control.online import Control
 from multispin_coordinator.dispatcher import Dispatcher, Send
-from multispin_coordinator.passes import PassTiming
+from multispin_coordinator.passes import PassTiming, num_sweeps
+from multispin_coordinator.timing import OF_TWO, ROWS, PassTime
 from multispin_coordinator.verifier import run_pass
 from multispin_models.messages import PROTOCOL_VERSION, Close, Hello, Report, Verdict, encode
 from multispin_models.sampling import Sampling
@@ -25,14 +26,36 @@ SECOND = 1_000_000_000
 NO_END: frozenset[int] = frozenset()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Costs:
-    """Seconds."""
+    """Seconds.
+
+    Attributes:
+        c0_s, c1_s: of a pass: `c0_s + c1_s * rows`;
+        c2_s: and as much for each square of the rows: a row more is dearer than one before;
+        jump_s: and as much for a pass of more than one row;
+        splits: c0 again for each further sweep, as llama.cpp has it.
+        draft_s: of a drafted token.
+        network_s: both ways.
+    """
 
     c0_s: float = 0.015
     c1_s: float = 0.001
+    c2_s: float = 0.0
+    jump_s: float = 0.0
+    splits: bool = False
     draft_s: float = 0.003
     network_s: float = 0.002
+
+    def pass_s(self, parts: Sequence[tuple[int, int]]) -> float:
+        """Return the seconds of a pass of (sequence, rows)."""
+        rows = sum(count for _, count in parts)
+        sweeps = num_sweeps(parts) if self.splits else 1
+        return self.c0_s * sweeps + self.c1_s * rows + self.c2_s * rows**2 + self.jump_s * (rows > 1)
+
+    def alone(self, users: int) -> float:
+        """Return tokens per second of the coordinator alone, by arithmetic."""
+        return users / self.pass_s([(user, 1) for user in range(users)])
 
 
 @dataclass
@@ -64,9 +87,20 @@ class TimedWorld:
         policy: of the coordinator.
         costs: of everything.
         noise: of the draft models: how much they differ from the target.
+        temperature: of all requests; at 0 texts soon repeat themselves.
     """
 
-    def __init__(self, policy: str, costs: Costs, noise: float, *, seed: int = 1, num_draft_tokens: int = 4) -> None:
+    def __init__(
+        self,
+        policy: str,
+        costs: Costs,
+        noise: float,
+        *,
+        seed: int = 1,
+        num_draft_tokens: int = 4,
+        temperature: float = 1.0,
+    ) -> None:
+        self._temperature = temperature
         self.costs, self.noise = costs, noise
         self.random = random.Random(seed)
         self.now_ns = 0
@@ -79,8 +113,14 @@ class TimedWorld:
         self.limits = limits
         self.target = ToyModel(n_ctx=1024, max_sequences=16, max_rows=limits.max_rows)
         self.control = Control(policy, limits.max_draft_tokens)
-        for rows in (1, 2, 4, 8, 16):
-            self.control.on_pass(rows, costs.c0_s + costs.c1_s * rows)
+        shapes = [list(enumerate(rows)) for rows in [(rows,) for rows in ROWS] + list(OF_TWO)]
+        self.control.on_timed(
+            [
+                PassTime(sum(rows for _, rows in parts), self._noisy(costs.pass_s(parts)), num_sweeps(parts))
+                for _ in range(3)
+                for parts in shapes
+            ]
+        )
         self.dispatcher = Dispatcher(self.target.info, NO_END, limits, self.control)
 
     def add_agent(self, begins_s: float = 0.0, ends_s: float = 1e9, draft_s: float | None = None) -> Agent:
@@ -105,6 +145,9 @@ class TimedWorld:
             self.now_ns, _, event = heapq.heappop(self._events)
             event()
 
+    def _noisy(self, seconds: float) -> float:
+        return seconds * self.random.uniform(0.97, 1.03)
+
     # -- the coordinator --
 
     def _say(self, agent: Agent, message: object) -> None:
@@ -124,9 +167,13 @@ class TimedWorld:
         if self._computing or (work := self.dispatcher.next_pass()) is None:
             return
         self._computing = True
-        rows = sum(len(part.token_ids) for part in work.work)
-        seconds = (self.costs.c0_s + self.costs.c1_s * rows) * self.random.uniform(0.97, 1.03) if rows else 0.0
         outcomes = run_pass(self.target, work)
+        parts = [
+            (outcome.sequence, len(part.token_ids))
+            for part, outcome in zip(work.work, outcomes, strict=True)
+            if outcome.sequence is not None
+        ]
+        seconds = self._noisy(self.costs.pass_s(parts)) if parts else 0.0
 
         def end() -> None:
             self._computing = False
@@ -149,7 +196,7 @@ class TimedWorld:
         agent.generation = generation = Generation(
             agent.requests.getrandbits(64),
             [agent.requests.randrange(1, 16) for _ in range(8)],
-            Sampling(temperature=1.0, seed=agent.requests.getrandbits(64)),
+            Sampling(temperature=self._temperature, seed=agent.requests.getrandbits(64)),
             max_tokens=400,
             num_draft_tokens=agent.num_draft_tokens if fixed else self.limits.max_draft_tokens,
             draft_ahead=True,

@@ -1,8 +1,9 @@
 """What lengths yield when drafts are verified as they come: rounds of all requests over one engine, in the mean.
 
-A pass takes c0 + c1 * rows. A request that the coordinator goes on with alone is in every pass, with one row, or in the
-mean with a few more that are looked up, and gets one token, or with them a few more. One that
-cooperates sends its next draft a gap after its verdict, waits for the pass under way, and is in the next one:
+A pass takes c0 + c1 * rows, and on some engines more for every text that has other rows than the rest. A request that
+the coordinator goes on with alone is in every pass, with one row, and gets one token; with what is looked up for it the
+pass takes a little longer, and it gets a few more. One that cooperates sends its next draft a gap after its verdict,
+waits for the pass under way, and is in the next one:
 
     gap    network + what of the drafting is not hidden: L t, or with draft-ahead, when the guess was right,
            (L + 1) t less the time since the last draft was sent; the guess is right with probability S(L + 1)
@@ -38,14 +39,16 @@ class Flow(NamedTuple):
     slowness: Floats
     c0_s: float
     per_row_s: float
-    alone_rows: float
+    alone_extra_s: float
+    split_s: float
 
     def rates(self, lengths: Lengths) -> "Flows":
         """Return what plans [plans, users] yield; length 0 is the coordinator alone."""
         users = np.arange(lengths.shape[1])
         alone = lengths == 0
-        others_alone = alone.sum(axis=1, keepdims=True) - alone > 0
-        rows = np.where(alone, self.alone_rows, lengths + 1.0)
+        num_alone = alone.sum(axis=1, keepdims=True)
+        others_alone = num_alone - alone
+        rows = lengths + 1.0
         hit = self.hit[users, lengths]
         drafting_s = lengths * self.draft_s
         ahead_s = drafting_s + self.draft_s - self.network_s
@@ -56,9 +59,10 @@ class Flow(NamedTuple):
         slowed_s = round_s = gap_s = np.zeros(lengths.shape)
         for _ in range(ITERATIONS):
             drafting = np.where(alone, 0.0, share)  # shares of those that come and go
-            together, beside = _company(drafting, rows)
-            others_rows = together + (alone * rows).sum(axis=1, keepdims=True) - alone * rows
-            pass_s = self.c0_s + self.per_row_s * (rows + others_rows)
+            others, beside = _company(drafting, np.stack([rows, np.ones(rows.shape)]))
+            pass_s = self.c0_s + self.per_row_s * (rows + others[0] + others_alone) + self.alone_extra_s * num_alone
+            # Drafts are of unlike lengths; those that go on alone are all alike, and unlike each draft.
+            pass_s = pass_s + self.split_s * (others[1] + np.where(alone, 0, others_alone > 0))
             wait_s = beside * np.maximum(pass_s - gap_s, 0.0)
             over_s = ahead_s - pass_s - wait_s  # what the round trip does not hide of the drafting
             hit_s = self.network_s + np.maximum(over_s, 0.0)
@@ -67,9 +71,9 @@ class Flow(NamedTuple):
             after_miss_s = miss_s + beside * np.maximum(pass_s - miss_s, 0.0)
             after_hit_s = hit_s + beside * np.maximum(pass_s - hit_s, 0.0)
             round_s = pass_s + after_miss_s + hit * (after_hit_s - after_miss_s)
-            if others_alone.any():
+            if num_alone.any():
                 passes = 1 + np.ceil(miss_s / pass_s) + hit * (np.ceil(hit_s / pass_s) - np.ceil(miss_s / pass_s))
-                round_s = np.where(others_alone, pass_s * passes, round_s)
+                round_s = np.where(others_alone > 0, pass_s * passes, round_s)
             round_s = np.where(alone, pass_s, round_s)
             before, slowed_s = share, np.where(alone, round_s, round_s * self.slowness)
             share = np.minimum(1.0, pass_s / slowed_s)
@@ -86,13 +90,13 @@ def _company(share: Floats, rows: Floats) -> tuple[Floats, Floats]:
 
     Args:
         share: [plans, users], of the passes that each is in; 0 for one that is in all without coming and going.
-        rows: likewise, of its draft.
+        rows: [counted, plans, users], of its draft; and whatever else is counted of the others, likewise.
     """
     others = share.sum(axis=1, keepdims=True) - share
     factor = np.clip((others + share - 1) / np.maximum(others, 1e-9), 0.0, 1.0)
     factor = np.where(share > 0, factor, 1.0)  # one that is the coordinator's alone is in all passes
     shared_rows = share * rows
-    together = factor * (shared_rows.sum(axis=1, keepdims=True) - shared_rows)
+    together = factor * (shared_rows.sum(axis=2, keepdims=True) - shared_rows)
     beside = others * (1 - share * factor) / np.maximum(1 - share, 1e-9)  # others in the passes that it is not in
     return together, np.where(share < 1, np.minimum(beside, 1.0), 0.0)
 
@@ -122,5 +126,6 @@ def flow_of(view: View) -> Flow:
         slowness=np.array([user.slowness for user in view.users]),
         c0_s=view.c0_s,
         per_row_s=view.per_row_s,
-        alone_rows=view.alone_rows,
+        alone_extra_s=view.alone_extra_s,
+        split_s=view.split_s,
     )

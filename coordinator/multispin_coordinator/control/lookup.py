@@ -2,27 +2,46 @@
 
 Every text is replayed as it is written, whoever drafts for it: after each of these rounds, what followed the text's end
 when it stood there before is kept, and compared with what comes. So it is known what looking up would yield before it
-is done, and a match is verified only where that is worth its rows. Acceptance is learnt by how many tokens have
-matched, the drafted ones before a token included.
+is done, and costs nothing to know. Of a match those tokens are verified that yield most beyond the time of their rows;
+and only if what they are sure to yield, a standard error less than is expected, is more than all would get in that time
+without looking up. Acceptance is learnt by how many tokens have matched, the drafted ones before a token included.
 
     text = LookedUp(record); text.extend(tokens)      the record learns
-    text.draft(price)                                 what is worth verifying now
+    text.draft(cost, most)                            what is worth verifying now
 
 Prior: SmolLM2-135M on Spec-Bench, accepted per token after matches of 2, 3, 4 (models/README.md), rounded.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from itertools import accumulate
+from math import sqrt
+from operator import mul
+from typing import Final, NamedTuple
 
 from multispin_models.ngram import MAX_NGRAM, MIN_NGRAM, NgramIndex
 
-__all__ = ["LOOKED_UP", "LookedUp", "LookupRecord"]
+__all__ = ["LOOKED_UP", "LookedUp", "LookupCost", "LookupRecord"]
 
 LOOKED_UP: Final = 8  # tokens at most
 PRIOR: Final = (0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.8, 0.8, 0.8, 0.8)  # after MIN_NGRAM, MIN_NGRAM + 1, ...
 PRIOR_TOKENS: Final = 8.0  # that a prior weighs as much as
 KEPT: Final = 1 - 1 / 512  # of what is known, from round to round
+MARGIN: Final = 1.1  # of what all would get without, that a match is sure to yield
 PRIOR_ROUNDS: Final = 32.0  # without a match, believed at first: nothing is expected of looking up before it is seen
+
+
+class LookupCost(NamedTuple):
+    """What verifying looked-up rows of one text costs.
+
+    Attributes:
+        seconds: [1 + LOOKED_UP], that 0, 1, ... rows more add to a pass.
+        tokens_per_s: of all requests together, as they go on now.
+        bare_tokens_per_s: the same if nothing were looked up.
+    """
+
+    seconds: Sequence[float]
+    tokens_per_s: float = 1.0
+    bare_tokens_per_s: float = 1.0
 
 
 class LookupRecord:
@@ -56,25 +75,41 @@ class LookupRecord:
         place = self._place(num_matched)
         return self._hits[place] / self._trials[place]
 
-    def worth(self, num_matched: int, price: float) -> list[float]:
-        """Return the survival of each token that is worth verifying after a match."""
-        found: list[float] = []
-        survival = 1.0
+    def sure_acceptance(self, num_matched: int) -> float:
+        """Return the same less its standard error."""
+        rate = self.acceptance(num_matched)
+        return max(0.0, rate - sqrt(rate * (1 - rate) / self._trials[self._place(num_matched)]))
+
+    def num_worth(self, num_matched: int, cost: "LookupCost") -> int:
+        """Return how many tokens are to be verified after a match.
+
+        >>> LookupRecord().num_worth(4, LookupCost([0.0] * 9)), LookupRecord().num_worth(4, LookupCost([0.5] * 9))
+        (8, 0)
+        """
+        best, most = 0, 0.0
+        survival = sure_survival = 1.0
+        tokens = sure_tokens = 0.0
         for index in range(LOOKED_UP):
             survival *= self.acceptance(num_matched + index)
-            if survival < price:
-                break
-            found.append(survival)
-        return found
+            sure_survival *= self.sure_acceptance(num_matched + index)
+            tokens, sure_tokens = tokens + survival, sure_tokens + sure_survival
+            gain = tokens - cost.tokens_per_s * cost.seconds[index + 1]
+            if gain > most and sure_tokens >= MARGIN * cost.bare_tokens_per_s * cost.seconds[index + 1]:
+                best, most = index + 1, gain
+        return best
 
-    def expected(self, price: float) -> tuple[float, float]:
-        """Return (tokens, rows) of a pass in the mean, for one text, with what is worth its price looked up."""
-        tokens = rows = 1.0
+    def survival(self, num_matched: int, count: int) -> list[float]:
+        """Return the probability that the first 1, 2, ... `count` tokens after a match are all accepted."""
+        return list(accumulate((self.acceptance(num_matched + index) for index in range(count)), mul))
+
+    def expected(self, cost: "LookupCost") -> tuple[float, float]:
+        """Return (tokens, seconds more) of a pass in the mean, for one text, with what is worth its cost looked up."""
+        tokens, more_s = 1.0, 0.0
         for length, begun in self._begun.items():
-            worth = self.worth(length, price)
-            tokens += begun / self._rounds * sum(worth)
-            rows += begun / self._rounds * len(worth)
-        return tokens, rows
+            count = self.num_worth(length, cost)
+            tokens += begun / self._rounds * sum(self.survival(length, count))
+            more_s += begun / self._rounds * cost.seconds[count]
+        return tokens, more_s
 
 
 class LookedUp:
@@ -109,7 +144,7 @@ class LookedUp:
             self._matched, self._guess = self._index.find(LOOKED_UP)
             self._come = 0
 
-    def draft(self, price: float, most: int) -> tuple[int, ...]:
-        """Return what followed the text's end before, as far as it is worth its price, at most `most` tokens."""
+    def draft(self, cost: LookupCost, most: int) -> tuple[int, ...]:
+        """Return what followed the text's end before, as far as it is worth its cost, at most `most` tokens."""
         matched, guess = self._index.find(min(most, LOOKED_UP))
-        return tuple(guess[: len(self._record.worth(matched, price))]) if guess else ()
+        return tuple(guess[: self._record.num_worth(matched, cost)]) if guess else ()

@@ -7,7 +7,8 @@ to draft one token at a time beside that stream and to report how it fared: this
 estimates fresh, and has the draft's cache ready. Only an agent that has just reported is given the drafting back, so
 the change is seamless; one whose cooperation proved too slow is asked more and more seldom.
 
-Going on alone is not without drafts either: what the text's own past says is verified where it is worth its rows.
+Going on alone is not without drafts either: what the text's own past says is verified where it is worth its rows. What
+these cost is what passes with such rows take beyond passes without, in tokens of all requests (`pass_cost.py`).
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -16,11 +17,12 @@ from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 
-from multispin_coordinator.control.lookup import LookedUp, LookupRecord
+from multispin_coordinator.control.lookup import LOOKED_UP, LookedUp, LookupCost, LookupRecord
+from multispin_coordinator.control.pass_cost import PassCost, PassTime
 from multispin_coordinator.control.policies import LOOKING_UP, POLICIES, alone
-from multispin_coordinator.control.price import row_price
+from multispin_coordinator.control.price import goodput
 from multispin_coordinator.control.view import ALONE, Choice, User, View
-from multispin_models.estimators import RecentLine, RecentMedian, Survival
+from multispin_models.estimators import RecentMedian, Survival
 from multispin_models.messages import MOST_DRAFTED, PRICE_UNIT, Draft, Hello, Report
 
 __all__ = ["BY_ITSELF", "LAST", "Control", "Grant"]
@@ -37,7 +39,6 @@ SLOWNESS_BOUNDS: Final = (0.5, 3.0)
 COLD_ROUNDS: Final = 3  # of a request that begins to cooperate, which are not like those to come
 PRIOR_ACCEPTANCE: Final = 0.7  # as the agents believe before their first round
 MOST_REPORTED: Final = 64  # tokens of one report that count
-ASSUMED_ROWS: Final = 16.0  # a pass has so many rows' time in its fixed part, while only one size was seen
 
 
 class Grant(NamedTuple):
@@ -100,14 +101,13 @@ class Control:
         self._l_max = l_max
         self._agents: dict[bytes, _Agent] = {}
         self._requests: dict[int, _Request] = {}
-        self._passes = RecentLine()
-        self._pause_s = RecentMedian()
+        self._passes = PassCost()
         self._planned_ns = -PLAN_NS
         self._num_planned = 0
         self._is_due = False  # something new is known
         self._settled: bool | None = None  # all do what was planned for them; null while not looked at
         self._lookups = LookupRecord()
-        self._row_price = 1.0  # tokens that one more row of a pass costs all requests together
+        self._lookup_cost = LookupCost([float(more) for more in range(1 + LOOKED_UP)])  # too much, until it is known
 
     # -- what is measured ---------------------------------------------------------------------------------------------
 
@@ -119,17 +119,31 @@ class Control:
         """An agent is gone."""
         self._agents.pop(agent, None)
 
-    def on_pass(self, num_rows: int, seconds: float, pause_s: float | None = None) -> None:
-        """Take the time of a pass, also before agents are served.
+    def on_timed(self, times: Sequence[PassTime]) -> None:
+        """Take passes that were timed before agents are served."""
+        self._passes.start_with(times)
+
+    def on_pass(
+        self,
+        num_rows: int,
+        seconds: float,
+        pause_s: float | None = None,
+        *,
+        num_sweeps: int = 1,
+        num_looked_up: int = 0,
+    ) -> None:
+        """Take the time of a pass whose rows were all scored.
 
         Args:
             num_rows: at least 1.
             seconds: of the pass.
             pause_s: since the pass before, if there was work left for this one; null if there was none.
+            num_sweeps: as `passes.num_sweeps`.
+            num_looked_up: of the rows.
         """
-        self._passes.add(num_rows, seconds)
+        self._passes.add(num_rows, seconds, num_sweeps=num_sweeps, num_looked_up=num_looked_up)
         if pause_s is not None:
-            self._pause_s.add(max(0.0, pause_s))
+            self._passes.add_pause(pause_s)
 
     def on_draft(self, agent: bytes, draft: Draft) -> None:
         """Take the times that a draft carries."""
@@ -220,7 +234,7 @@ class Control:
         if request.text is None:
             request.text = LookedUp(self._lookups)
         request.text.extend(tokens[len(request.text) :])
-        return request.text.draft(self._row_price, self._l_max) if request.is_alone else ()
+        return request.text.draft(self._lookup_cost, self._l_max) if request.is_alone else ()
 
     def _cooperate(self, request: _Request, agent: _Agent, choice: Choice, now_ns: int) -> Grant:
         is_fresh = agent.is_warm if request.is_alone is None else now_ns - agent.reported_ns < FRESH_NS
@@ -255,17 +269,29 @@ class Control:
         view = self.view(sessions)
         choices = self._plan(view)
         if self.policy in LOOKING_UP:
-            self._row_price = row_price(view, choices)
+            self._price_lookups(view, choices)
         for session, request, choice in zip(sessions, requests.values(), choices, strict=True):
             request.choice = choice
             if session.agent in self._agents:
                 self._agents[session.agent].choice = choice
 
+    def _price_lookups(self, view: View, choices: Sequence[Choice]) -> None:
+        rows = sum(choice.num_draft_tokens + 1 for choice in choices)
+        is_shared = len(choices) > 1
+        self._lookup_cost = LookupCost(
+            [self._passes.extra_s(rows, more, is_shared=is_shared) for more in range(1 + LOOKED_UP)],
+            goodput(view, choices),
+            goodput(view._replace(alone_tokens=1.0, alone_extra_s=0.0), choices),
+        )
+
     def view(self, sessions: Iterable[OpenRequest]) -> View:
         """Return what the policy sees of these requests."""
-        c0_s, per_row_s = self._pass_cost()
-        expected = self._lookups.expected(self._row_price) if self.policy in LOOKING_UP else (1.0, 1.0)
-        return View(tuple(self._user(session) for session in sessions), c0_s, per_row_s, *expected)
+        c0_s, per_row_s = self._passes.line()
+        tokens, more_s = 1.0, 0.0
+        if self.policy in LOOKING_UP:
+            tokens, more_s = self._lookups.expected(self._lookup_cost)
+        users = tuple(self._user(session) for session in sessions)
+        return View(users, c0_s, per_row_s, tokens, more_s, self._passes.split_s)
 
     def _user(self, session: OpenRequest) -> User:
         request = self._requests.get(session.request_id)
@@ -280,12 +306,3 @@ class Control:
             is_alone=request is None or request.is_alone is not False,
             slowness=agent.slowness,
         )
-
-    def _pass_cost(self) -> tuple[float, float]:
-        """Return (c0_s, per_row_s) of passes, the pause between two of them included."""
-        line, median, pause = self._passes.estimate(), self._passes.median(), self._pause_s.estimate()
-        pause_s = 1e-6 if pause is None else max(pause.value, 1e-6)
-        if line is not None:
-            return line.intercept + pause_s, line.slope
-        seconds = 1.0 if median is None else median.value
-        return seconds * ASSUMED_ROWS / (ASSUMED_ROWS + 1) + pause_s, seconds / (ASSUMED_ROWS + 1)

@@ -19,7 +19,7 @@ from multispin_coordinator.control.allocation import Floats, Lengths
 from multispin_coordinator.control.flow import Flow, flow_of
 from multispin_coordinator.control.view import ALONE, Choice, RoundTime, View
 
-__all__ = ["price", "row_price"]
+__all__ = ["goodput", "price"]
 
 MARGIN: Final = 0.03  # of goodput
 SLACK: Final = 2  # tokens that an agent may draft beyond the length, if it finds them worth the price
@@ -52,11 +52,10 @@ def price(view: View) -> list[Choice]:
     ]
 
 
-def row_price(view: View, choices: Sequence[Choice]) -> float:
-    """Return the tokens that one more row of a pass costs all requests together: its time, at their goodput."""
+def goodput(view: View, choices: Sequence[Choice]) -> float:
+    """Return the tokens a second that all requests together have with what was chosen for them."""
     lengths = np.array([min(choice.num_draft_tokens, max(1, choice.num_draft_tokens - SLACK)) for choice in choices])
-    goodput = float(flow_of(view).rates(lengths[None]).rates.sum())
-    return min(1.0, view.per_row_s * goodput)
+    return float(flow_of(view).rates(lengths[None]).rates.sum())
 
 
 def _best(flow: Flow, plans: Lengths, gain: Floats) -> Lengths:

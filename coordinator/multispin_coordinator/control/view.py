@@ -37,15 +37,18 @@ class View(NamedTuple):
     Attributes:
         users: the requests.
         c0_s, per_row_s: a pass takes `c0_s + per_row_s * rows`, the hand-over between passes included.
-        alone_tokens, alone_rows: of a request that the coordinator goes on with alone, in a pass, in the mean: more
-            than one where it looks drafts up.
+        alone_tokens: of a request that the coordinator goes on with alone, in a pass, in the mean: more than one where
+            it looks drafts up.
+        alone_extra_s: that a pass takes longer for it.
+        split_s: that a pass takes longer for each text in it that has another number of rows than the others.
     """
 
     users: tuple[User, ...]
     c0_s: float
     per_row_s: float
     alone_tokens: float = 1.0
-    alone_rows: float = 1.0
+    alone_extra_s: float = 0.0
+    split_s: float = 0.0
 
     @property
     def l_max(self) -> int:

@@ -255,8 +255,7 @@ class Site:
     def _control(self, arm: Arm) -> Control:
         l_max = self._limits.max_draft_tokens
         control = _FixedControl(arm.length, l_max) if arm.name == "fixed" else Control(arm.name, l_max)
-        for rows, seconds in self._pass_times:
-            control.on_pass(rows, seconds)
+        control.on_timed(self._pass_times)
         for agent, hello in self._greeted.hellos:
             control.on_hello(agent, hello)
         return control

@@ -197,7 +197,9 @@ class World:
             coordinator_config(described),
             Loaded(self.target, KnownTokenizer()),
             self.network,
-            pass_times=[(rows, described.c0_s + described.per_row_s * rows + described.per_user_s) for rows in ROWS],
+            pass_times=[
+                PassTime(rows, described.c0_s + described.per_row_s * rows + described.per_user_s) for rows in ROWS
+            ],
         )
         if described.schedule == "barrier":
             wait_for_all(coordinator.server.dispatcher)

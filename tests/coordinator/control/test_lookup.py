@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multispin_coordinator.control.lookup import LOOKED_UP, LookedUp, LookupRecord
+from multispin_coordinator.control.lookup import LOOKED_UP, LookedUp, LookupCost, LookupRecord
 from multispin_models.ngram import shared_length
 
 
@@ -46,16 +46,42 @@ def test_the_replay_does_not_depend_on_how_the_text_comes(tokens: list[int], dat
     assert sum(accepted + 1 for _, _, accepted in whole.rounds) <= len(tokens) - 2
 
 
+def priced(price: float, tokens_per_s: float = 1.0, bare_tokens_per_s: float = 0.0) -> LookupCost:
+    """Every row costs as many tokens."""
+    return LookupCost([price * more for more in range(1 + LOOKED_UP)], tokens_per_s, bare_tokens_per_s)
+
+
 def test_a_draft_is_what_followed_before_as_far_as_it_is_worth_the_price() -> None:
     record = LookupRecord()
     text = LookedUp(record)
     text.extend([5, 6, 7, 8, 9, 5, 6])
-    assert text.draft(0.0, 3) == (7, 8, 9)
-    survival = record.worth(2, 0.0)
-    assert text.draft(survival[1], LOOKED_UP) == (7, 8)
-    assert text.draft(1.0, LOOKED_UP) == ()
+    assert text.draft(priced(0.0), 3) == (7, 8, 9)
+    first, second, third = record.survival(2, 3)
+    assert text.draft(priced((second + third) / 2), LOOKED_UP) == (7, 8)
+    assert text.draft(priced((first + second) / 2), LOOKED_UP) == (7,)
+    assert text.draft(priced(1.0), LOOKED_UP) == ()
     text.extend([1])
-    assert text.draft(0.0, LOOKED_UP) == ()
+    assert text.draft(priced(0.0), LOOKED_UP) == ()
+
+
+def test_rows_that_cost_a_pass_once_are_worth_it_together_or_not_at_all() -> None:
+    record = LookupRecord()
+    for _ in range(1000):
+        record.add_round(4, LOOKED_UP, LOOKED_UP)
+    split = LookupCost([0.0] + [0.9 + 0.5 * more for more in range(1, 1 + LOOKED_UP)])
+    assert record.num_worth(4, split) == LOOKED_UP, "eight tokens for what 4.9 cost"
+    assert record.num_worth(4, split._replace(seconds=[0.0] + [4.5 + 0.5 * more for more in range(1, 9)])) == 0
+
+
+def test_what_is_only_believed_is_not_verified_where_it_could_slow_all_down() -> None:
+    # After four tokens six of ten are believed to be right, from as many as eight: 0.43 are sure.
+    dear = priced(0.5, tokens_per_s=1.0, bare_tokens_per_s=1.0)
+    record = LookupRecord()
+    assert record.num_worth(4, dear._replace(bare_tokens_per_s=0.0)) == 1
+    assert record.num_worth(4, dear) == 0
+    for _ in range(100):
+        record.add_round(4, 1, 1)
+    assert record.num_worth(4, dear) > 0
 
 
 def test_acceptance_is_learnt_by_the_length_of_the_match() -> None:
@@ -66,24 +92,25 @@ def test_acceptance_is_learnt_by_the_length_of_the_match() -> None:
         record.add_round(4, 1, 1)
     assert record.acceptance(2) < 0.1 < before
     assert record.acceptance(4) > 0.9
+    assert record.sure_acceptance(4) < record.acceptance(4)
 
 
 def test_what_a_pass_yields_counts_the_rounds_with_a_match() -> None:
     record = LookupRecord()
-    assert record.expected(0.0) == (1.0, 1.0)
+    assert record.expected(priced(0.0)) == (1.0, 0.0)
     for _ in range(3000):
         record.add_round(3, 1, 1)
         record.add_round(0, 0, 0)
-    tokens, rows = record.expected(0.9)
+    tokens, seconds = record.expected(priced(0.9))
     first = record.acceptance(3)
     # Half of the rounds have a match; after its first token it has been seen no further, so the prior ends the draft.
-    assert record.worth(3, 0.9) == [first]
+    assert record.num_worth(3, priced(0.9)) == 1
     assert abs(tokens - (1 + first / 2)) < 0.01
-    assert abs(rows - 1.5) < 0.01
-    assert record.expected(1.0) == (1.0, 1.0)
+    assert abs(seconds - 0.9 / 2) < 0.01
+    assert record.expected(priced(1.0)) == (1.0, 0.0)
 
 
 def test_shared_lengths_are_what_a_target_would_accept() -> None:
     text = LookedUp(LookupRecord())
     text.extend([1, 2, 3, 1, 2])
-    assert shared_length(text.draft(0.0, 4), [3, 1, 9]) == 2
+    assert shared_length(text.draft(priced(0.0), 4), [3, 1, 9]) == 2

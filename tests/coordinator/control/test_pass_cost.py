@@ -1,0 +1,89 @@
+"""What passes cost: hand-worked lines, jumps and splits, and what passes with looked-up rows really took."""
+
+import pytest
+
+from multispin_coordinator.control.pass_cost import FORGOTTEN, LEAST_EXTRA, PassCost, PassTime
+from multispin_coordinator.passes import num_sweeps
+
+STEEP = {1: 0.0185, 2: 0.026, 3: 0.0335, 4: 0.041, 8: 0.071, 16: 0.131}  # 11 + 7.5 * rows
+
+
+def started(seconds: dict[int, float], split_s: float = 0.0) -> PassCost:
+    cost = PassCost()
+    each = [PassTime(rows, value) for rows, value in seconds.items()]
+    of_two = [PassTime(4, seconds[4]), PassTime(4, seconds[4] + split_s, num_sweeps=2)]
+    cost.start_with(3 * [*each, *of_two])
+    return cost
+
+
+def test_a_line_gives_the_cost_of_every_row() -> None:
+    cost = started(STEEP)
+    assert cost.line() == pytest.approx((0.011, 0.0075), abs=2e-6)
+    assert cost.extra_s(1, 3, is_shared=False) == pytest.approx(0.0225)
+    assert cost.extra_s(4, 2, is_shared=True) == pytest.approx(0.015), "nothing is split here"
+    assert cost.extra_s(14, 4, is_shared=True) == pytest.approx(0.030), "beyond what was timed, by the line"
+    assert cost.extra_s(1, 0, is_shared=True) == 0.0
+
+
+def test_a_second_row_that_costs_a_pass_is_no_cheaper_for_the_line_through_all() -> None:
+    # llama.cpp with LLAMAFILE, engines.md: 15.5, 31.1, 37.1 ms, then about 5 a row.
+    jump = started({1: 0.0155, 2: 0.0311, 3: 0.0371, 4: 0.042, 8: 0.059, 16: 0.098})
+    assert jump.line()[1] < 0.006
+    assert jump.extra_s(1, 1, is_shared=False) == pytest.approx(0.0156)
+    assert jump.extra_s(1, 2, is_shared=False) == pytest.approx(0.0216)
+
+
+def test_a_pass_that_is_split_costs_another_one_and_does_not_bend_the_line() -> None:
+    cost = started(STEEP, split_s=0.011)
+    assert cost.split_s == pytest.approx(0.011, rel=0.01)
+    assert cost.extra_s(2, 2, is_shared=True) == pytest.approx(0.026, rel=0.01)
+    assert cost.extra_s(1, 2, is_shared=False) == pytest.approx(0.015)
+    for _ in range(40):
+        cost.add(9, 2 * 0.011 + 9 * 0.0075, num_sweeps=2)
+    assert cost.line() == pytest.approx((0.011, 0.0075), rel=0.01)
+
+
+def test_an_engine_that_does_not_split_is_not_taken_to_by_noise() -> None:
+    cost = started(STEEP, split_s=0.002)
+    assert cost.split_s == 0.0
+
+
+def test_rows_that_cost_nothing_by_the_curve_are_given_half_of_what_the_line_says() -> None:
+    flat = started({1: 0.020, 2: 0.0199, 3: 0.0201, 4: 0.020, 8: 0.040, 16: 0.080})
+    assert flat.extra_s(1, 1, is_shared=False) == pytest.approx(flat.line()[1] / 2)
+
+
+def test_a_slower_machine_makes_rows_dearer() -> None:
+    cost = started(STEEP)
+    for rows in (1, 2, 4) * 10:
+        cost.add(rows, 2 * STEEP[rows])
+    assert cost.extra_s(1, 2, is_shared=False) == pytest.approx(2 * 0.015, rel=0.1)
+
+
+def test_what_passes_with_looked_up_rows_took_is_believed_and_forgotten() -> None:
+    cost = started(STEEP)
+    for _ in range(LEAST_EXTRA):
+        cost.add(1, STEEP[1])
+    for _ in range(LEAST_EXTRA):
+        cost.add(3, STEEP[1] + 3 * 0.015, num_looked_up=2)  # three times what was expected
+    assert cost.extra_s(1, 2, is_shared=False) == pytest.approx(3 * 0.015, rel=0.1)
+    for _ in range(FORGOTTEN):
+        cost.add(1, STEEP[1])
+    assert cost.extra_s(1, 2, is_shared=False) == pytest.approx(0.015, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([(0, 4)], 1),
+        ([(0, 1), (1, 1), (2, 1)], 1),
+        ([(1, 2), (0, 2)], 1),
+        ([(0, 1), (1, 3)], 2),
+        ([(0, 1), (1, 3), (2, 1), (3, 2)], 3),  # what is left of 1 and 3 is not beside each other
+        ([(0, 1), (1, 2), (2, 2)], 2),
+        ([(0, 1), (2, 1)], 2),
+        ([(0, 1), (1, 2), (2, 3)], 3),
+    ],
+)
+def test_sweeps_are_counted_as_llama_cpp_splits_a_batch(parts: list[tuple[int, int]], expected: int) -> None:
+    assert num_sweeps(parts) == expected
