@@ -1,6 +1,7 @@
 """What an agent says of its box, for whoever watches the coordinator: the draft, the power, the temperature.
 
-Every few seconds, beside the pings; nothing is decided by it. What the box cannot tell is null, with the reason.
+Every few seconds, beside the pings; only an objective of tokens per joule asks for it. What the box cannot tell is
+null, with the reason.
 """
 
 import asyncio

@@ -75,6 +75,11 @@ class PassMeter:
         """Of its joules; null without a meter."""
         return None if self._sampler is None else self._sampler.info.label
 
+    @property
+    def idle(self) -> IdleBaseline | None:
+        """The baseline that was measured before; null without a meter."""
+        return self._idle
+
     def start(self) -> None:
         """Begin the account now: what came before, as loading the model, is no part of it."""
         if self._sampler is not None:

@@ -4,6 +4,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from multispin_coordinator.control.objective import AIMING, Objective
 from multispin_models.api.settings import HttpSettings
 from multispin_models.channel import Security
 from multispin_models.engines import DEFAULT_ENGINE
@@ -33,6 +34,7 @@ RELOADABLE = frozenset(
         "limits.session_timeout_s",
         "schedule",
         "patience_s",
+        "num_groups",
     }
 )
 
@@ -116,8 +118,13 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         page: the live page at /page of that interface: "off"; "figures"; or "texts", with what the users get written.
         page_keys_file: keys for the page, as in http_keys_file; where users have keys, these alone show texts.
         policy: how draft lengths are chosen, a name of `control/policies.py`.
+        objective: what "price" and "exact" aim at: "goodput", tokens a second of all requests together; "fair_goodput",
+            likewise, but a request that has had less counts more; or "tokens_per_joule", of the coordinator and all
+            boxes together, for which all must have meters of one kind: as long as not, the goodput counts, `/metrics`
+            says so and the log why.
         schedule: which drafts are verified together, a name of `schedule.py`.
         patience_s: with "barrier" and "groups", the longest time that a draft waits for others.
+        num_groups: of "groups"; one of them is verified while the others draft.
         verification: rule of the drafts: "coupled" (ids alone travel, the text is the target's own), "rejection" (the
             distribution that each token was drawn from comes up) or "rejection-lean" (its own weight comes up, draws
             from the target go down); see models/README.md. At temperature 0 all three are the first.
@@ -142,8 +149,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     draft_offer: str | None = None
     store: str | None = None
     policy: PolicyName = DEFAULT_POLICY
+    objective: Objective = "goodput"
     schedule: ScheduleName = "continuous"
     patience_s: Seconds = 1.0
+    num_groups: Annotated[int, Meta(ge=2, le=64)] = 2
     verification: Rule = "coupled"
     uplink_bytes_per_s: Annotated[float, Meta(ge=100.0)] | None = None
     require_exact: bool = False
@@ -154,3 +163,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     http: HttpSettings = HttpSettings()
     page: PageName = "figures"
     page_keys_file: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.objective != "goodput" and self.policy not in AIMING:
+            raise ValueError(
+                f'objective is "{self.objective}" with policy "{self.policy}", allowed is "goodput" with it: '
+                f"only the policies {' and '.join(sorted(AIMING))} aim at something else"
+            )

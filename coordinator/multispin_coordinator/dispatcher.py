@@ -217,6 +217,7 @@ class Dispatcher:
                 self._note_times(agent, message)
             case Condition():
                 self.fleet.conditioned(agent, message)
+                self.control.on_condition(agent, message, now_ns)
                 if self.journal is not None:
                     self.journal.told(agent, message)
             case FileWanted():
@@ -237,6 +238,8 @@ class Dispatcher:
             self.control.on_hello(agent, hello)
             if self.journal is not None:
                 self.journal.joined(agent, hello)
+        else:
+            self.control.on_hello_again(agent, hello)
         self.fleet.joined(agent, hello, now_ns)
         welcome = Welcome(
             protocol_version=hello.protocol_version,
@@ -315,7 +318,7 @@ class Dispatcher:
         weighed = weighed_of(draft, session.rule, self._target)
         if self._uplink is not None:
             self._uplink.on_draft(agent, draft, len(encode(draft)))
-        self.control.on_draft(agent, draft)
+        self.control.on_draft(agent, draft, now_ns)
         self._note_times(agent, draft)
         if choice is not None:
             session.choose(choice)
@@ -454,6 +457,9 @@ class Dispatcher:
         self, shares: Sequence[Share], outcomes: Sequence[Outcome], num_rows: int, timing: PassTiming
     ) -> None:
         """Tell the control what a pass of drafts cost; of a prompt not all rows are scored, so they cost less."""
+        joules = [each for each in timing.energy_nj if each is not None]
+        if shares and len(joules) == len(shares):
+            self.control.on_joules(sum(joules) / 1e9, timing.verify_us / 1e6)
         is_whole = all(share.is_last and share.num_rows == len(share.session.job or ()) + 1 for share in shares)
         parts = [(outcome.sequence, share.num_rows) for share, outcome in zip(shares, outcomes, strict=True)]
         known = [(sequence, rows) for sequence, rows in parts if sequence is not None]

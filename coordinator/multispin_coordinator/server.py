@@ -16,6 +16,7 @@ import zmq
 
 from multispin_coordinator.attribution import PassMeter
 from multispin_coordinator.config import Config
+from multispin_coordinator.control.objective import Aim, Power
 from multispin_coordinator.control.online import Control
 from multispin_coordinator.control.uplink import Uplink
 from multispin_coordinator.dispatcher import ALONE, Dispatcher, Send
@@ -84,14 +85,16 @@ class Server:
         journal: PageJournal | None = None,
         offered: OfferedFile | None = None,
     ) -> None:
-        control = Control(config.policy, config.limits.max_draft_tokens)
+        idle = meter.idle
+        power = Power(meter.label, *((None, None) if idle is None else (idle.power_w, idle.reason)))
+        control = Control(config.policy, config.limits.max_draft_tokens, config.objective, power)
         control.on_timed(pass_times)
         self.dispatcher = Dispatcher(
             info,
             target.tokenizer.end_token_ids,
             config.limits,
             control,
-            schedule=Schedule(config.schedule, config.patience_s),
+            schedule=Schedule(config.schedule, config.patience_s, config.num_groups),
             journal=journal,
             keeps_records=store is not None,
             energy_label=meter.label,
@@ -108,6 +111,7 @@ class Server:
         self._now_ns = now_ns
         self._loop = asyncio.get_running_loop()
         self._own_users: dict[int, Callable[[Verdict | Refused], None]] = {}
+        self._aim_told = Aim("goodput")
         self._pass_due = self._computing = self._closed = False
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._keeper = None if store is None else Keeper(store, self._send, self.dispatcher.on_batch_done)
@@ -155,6 +159,7 @@ class Server:
                     if self._failed.done():
                         self._failed.result()
                     self._send(self.dispatcher.on_tick(self._now_ns()))
+                    self._tell_aim()
                     self._start_pass()
             finally:
                 self._closed = True
@@ -164,6 +169,17 @@ class Server:
                 if self._reader is not None:
                     self._reader.close()
                 self._engine.shutdown()
+
+    def _tell_aim(self) -> None:
+        """Say in the log what is aimed at, when that has changed, and why it is not what was asked for."""
+        aim = self.dispatcher.control.aim
+        if aim == self._aim_told:
+            return
+        self._aim_told = aim
+        if aim.why is not None:
+            log.warning("objective: %s, since %s", aim.objective, aim.why)
+        else:
+            log.info("objective: %s", aim.objective)
 
     def keep_own(self, records: list[AnyRecord]) -> None:
         """Store records of the coordinator itself, if there is a store."""
@@ -177,7 +193,7 @@ class Server:
 
     def reconfigure(self, config: Config) -> None:
         """Go by the settings of `RELOADABLE` from now on."""
-        self.dispatcher.reconfigure(config.limits, Schedule(config.schedule, config.patience_s))
+        self.dispatcher.reconfigure(config.limits, Schedule(config.schedule, config.patience_s, config.num_groups))
 
     @property
     def engine(self) -> Engine:

@@ -193,7 +193,9 @@ class Ping(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag
 
 
 class Condition(Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=9):
-    """What an agent says of its box every few seconds, for whoever watches; nothing is decided by it.
+    """What an agent says of its box every few seconds, for whoever watches.
+
+    Nothing is decided by it, but where the coordinator's objective is tokens per joule: there its power counts.
 
     Attributes:
         draft: what it drafts with, for people.

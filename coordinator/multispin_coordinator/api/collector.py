@@ -40,6 +40,9 @@ class CoordinatorCollector(Collector):
         yield counters("committed_tokens", "Tokens committed: with agents, and for own users", "mode", tokens)
         yield histogram("batch_rows", "Rows of a forward pass", tally.rows)
         yield histogram("verify_seconds", "A forward pass and its choices", tally.verify_s)
+        asked, aim = dispatcher.control.objective, dispatcher.control.aim
+        in_force: dict[str, float] = {asked: float(aim.objective == asked), aim.objective: 1.0}
+        yield gauges("objective_in_force", "1 for what is aimed at now; the log says why", "objective", in_force)
         line = tally.fit.estimate()
         if line is not None:
             parts = {"intercept": line.intercept, "slope_per_row": line.slope, "error": line.error}

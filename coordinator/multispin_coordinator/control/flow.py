@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from multispin_coordinator.control.allocation import Floats, Lengths
+from multispin_coordinator.control.objective import Watts
 from multispin_coordinator.control.view import View
 
 __all__ = ["Flow", "Flows", "flow_of"]
@@ -41,6 +42,21 @@ class Flow(NamedTuple):
     per_row_s: float
     alone_extra_s: float
     split_s: float
+    weights: Floats
+    watts: Watts | None
+
+    def worth(self, lengths: Lengths, gain: Floats) -> Floats:
+        """Return what counts [plans] of plans [plans, users]: weighted tokens, a second or a joule.
+
+        Args:
+            lengths: the plans.
+            gain: [users], factor of the tokens of those that draft.
+        """
+        flows = self.rates(lengths)
+        tokens = (flows.rates * self.weights * np.where(lengths > 0, gain, 1.0)).sum(axis=1)
+        return np.asarray(
+            tokens if self.watts is None else tokens / self.watts.of(flows.busy, (lengths > 0).astype(float))
+        )
 
     def rates(self, lengths: Lengths) -> "Flows":
         """Return what plans [plans, users] yield; length 0 is the coordinator alone."""
@@ -79,7 +95,8 @@ class Flow(NamedTuple):
             share = np.minimum(1.0, pass_s / slowed_s)
             if np.abs(share - before).max() < SETTLED:
                 break
-        return Flows(self.expected[users, lengths] / slowed_s, round_s)
+        busy = np.where(num_alone[:, 0] > 0, 1.0, 1.0 - np.prod(1.0 - share, axis=1))
+        return Flows(self.expected[users, lengths] / slowed_s, round_s, busy)
 
 
 def _company(share: Floats, rows: Floats) -> tuple[Floats, Floats]:
@@ -102,10 +119,17 @@ def _company(share: Floats, rows: Floats) -> tuple[Floats, Floats]:
 
 
 class Flows(NamedTuple):
-    """Of each plan and user: tokens per second, and seconds of a round, its slowness left out."""
+    """What plans yield.
+
+    Attributes:
+        rates: [plans, users], tokens per second.
+        round_s: [plans, users], seconds of a round, its slowness left out.
+        busy: [plans], share of the time in which passes are computed.
+    """
 
     rates: Floats
     round_s: Floats
+    busy: Floats
 
 
 def flow_of(view: View) -> Flow:
@@ -128,4 +152,6 @@ def flow_of(view: View) -> Flow:
         per_row_s=view.per_row_s,
         alone_extra_s=view.alone_extra_s,
         split_s=view.split_s,
+        weights=np.array([user.weight for user in view.users]),
+        watts=view.watts,
     )

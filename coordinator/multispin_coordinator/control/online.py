@@ -18,12 +18,13 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 
 from multispin_coordinator.control.lookup import LOOKED_UP, LookedUp, LookupCost, LookupRecord
+from multispin_coordinator.control.objective import Aim, Objective, Power, Rates, weights_of
 from multispin_coordinator.control.pass_cost import PassCost, PassTime
 from multispin_coordinator.control.policies import LOOKING_UP, POLICIES, alone
 from multispin_coordinator.control.price import goodput
 from multispin_coordinator.control.view import ALONE, Choice, User, View
 from multispin_models.estimators import RecentMedian, Survival
-from multispin_models.messages import MOST_DRAFTED, PRICE_UNIT, Draft, Hello, Report
+from multispin_models.messages import MOST_DRAFTED, PRICE_UNIT, Condition, Draft, Hello, Report
 
 __all__ = ["BY_ITSELF", "LAST", "Control", "Grant"]
 
@@ -58,6 +59,7 @@ class OpenRequest(Protocol):
 
     request_id: int
     agent: bytes
+    tokens: list[int]
 
 
 @dataclass
@@ -93,10 +95,20 @@ class Control:
     Args:
         policy: of `POLICIES`.
         l_max: longest draft.
+        objective: what policies of `objective.AIMING` aim at.
+        power: of all ends, where tokens per joule count.
+
+    Attributes:
+        objective: that was asked for.
+        aim: what counts now.
     """
 
-    def __init__(self, policy: str, l_max: int) -> None:
+    def __init__(self, policy: str, l_max: int, objective: Objective = "goodput", power: Power | None = None) -> None:
         self.policy = policy
+        self.objective: Objective = objective
+        self.aim = Aim("goodput") if objective == "tokens_per_joule" else Aim(objective)
+        self._power = Power() if power is None else power
+        self._rates = Rates()
         self._plan = POLICIES[policy]
         self._l_max = l_max
         self._agents: dict[bytes, _Agent] = {}
@@ -114,10 +126,18 @@ class Control:
     def on_hello(self, agent: bytes, hello: Hello) -> None:
         """Take in an agent, a new one or one that started anew."""
         self._agents[agent] = _Agent(hello.draft_ahead, Survival(MOST_DRAFTED, PRIOR_ACCEPTANCE))
+        self._power.joined(agent)
+
+    def on_hello_again(self, agent: bytes, hello: Hello) -> None:
+        """Take what an agent says of itself now, in the middle of its work: whether it drafts ahead."""
+        known = self._agents.get(agent)
+        if known is not None and known.drafts_ahead is not hello.draft_ahead:
+            known.drafts_ahead, self._is_due = hello.draft_ahead, True
 
     def forget(self, agent: bytes) -> None:
         """An agent is gone."""
         self._agents.pop(agent, None)
+        self._power.forget(agent)
 
     def on_timed(self, times: Sequence[PassTime]) -> None:
         """Take passes that were timed before agents are served."""
@@ -145,8 +165,18 @@ class Control:
         if pause_s is not None:
             self._passes.add_pause(pause_s)
 
-    def on_draft(self, agent: bytes, draft: Draft) -> None:
+    def on_joules(self, joules: float, seconds: float) -> None:
+        """Take what a pass cost, of whatever rows."""
+        self._power.on_pass(joules, seconds)
+
+    def on_condition(self, agent: bytes, condition: Condition, now_ns: int) -> None:
+        """Take what an agent tells of its box."""
+        self._power.on_condition(agent, condition, now_ns)
+
+    def on_draft(self, agent: bytes, draft: Draft, now_ns: int) -> None:
         """Take the times that a draft carries."""
+        if draft.draft_token_ids:
+            self._power.on_draft(agent, now_ns)
         self._on_times(agent, draft.draft_us, draft.network_us)
 
     def on_report(self, agent: bytes, report: Report, now_ns: int) -> None:
@@ -154,6 +184,7 @@ class Control:
         known = self._agents.get(agent)
         if known is None or report.num_hits > report.num_drafted:
             return
+        self._power.on_draft(agent, now_ns)
         self._on_times(agent, report.draft_us, report.network_us)
         for index in range(min(report.num_drafted, MOST_REPORTED)):
             known.survival.add(1, int(index < report.num_hits))
@@ -266,7 +297,7 @@ class Control:
                 agent.ask_ns = ASK_NS
         self._requests, self._planned_ns, self._num_planned, self._is_due = requests, now_ns, len(requests), False
         self._settled = None
-        view = self.view(sessions)
+        view = self._aimed(self.view(sessions), sessions, now_ns)
         choices = self._plan(view)
         if self.policy in LOOKING_UP:
             self._price_lookups(view, choices)
@@ -274,6 +305,22 @@ class Control:
             request.choice = choice
             if session.agent in self._agents:
                 self._agents[session.agent].choice = choice
+
+    def _aimed(self, view: View, sessions: Sequence[OpenRequest], now_ns: int) -> View:
+        """Return the view with what the objective asks for, as far as it is known."""
+        if self.objective == "fair_goodput":
+            rates = self._rates.update({each.request_id: len(each.tokens) for each in sessions}, now_ns)
+            weights = weights_of([rates.get(each.request_id) for each in sessions])
+            users = [user._replace(weight=weight) for user, weight in zip(view.users, weights, strict=True)]
+            return view._replace(users=tuple(users))
+        if self.objective == "tokens_per_joule":
+            watts = self._power.watts([each.agent for each in sessions])
+            if isinstance(watts, str):
+                self.aim = Aim("goodput", watts)
+                return view
+            self.aim = Aim("tokens_per_joule")
+            return view._replace(watts=watts)
+        return view
 
     def _price_lookups(self, view: View, choices: Sequence[Choice]) -> None:
         rows = sum(choice.num_draft_tokens + 1 for choice in choices)

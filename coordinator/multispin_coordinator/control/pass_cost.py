@@ -50,7 +50,7 @@ class PassCost:
         self._curve: tuple[list[float], list[float]] = ([], [])  # rows, seconds
         self._at_start: LineEstimate | None = None
         self._bare_s = RecentMedian()  # passes without looked-up rows
-        self._bare_rows = self._num_bare = 0
+        self._bare_rows = self._bare_sweeps = self._num_bare = 0
         self._extra = RecentMedian()
 
     def start_with(self, times: Sequence[PassTime]) -> None:
@@ -91,13 +91,15 @@ class PassCost:
             self._bare_s, self._bare_rows, self._num_bare = RecentMedian(), bare_rows, 0
         if not num_looked_up:
             self._bare_s.add(seconds)
+            self._bare_sweeps = num_sweeps
             self._num_bare += 1
             if self._num_bare >= FORGOTTEN:
                 self._extra = RecentMedian()
             return
         self._num_bare = 0
         bare = self._bare_s.estimate()
-        expected_s = self._curve_s(bare_rows, num_looked_up) + self.split_s * (num_sweeps - 1)
+        expected_s = self._curve_s(bare_rows, num_looked_up)
+        expected_s += self.split_s * max(0, num_sweeps - self._bare_sweeps)
         if bare is not None and bare.num_samples >= LEAST_EXTRA and expected_s > 0:
             self._extra.add((seconds - bare.value) / expected_s)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Final
 
+from multispin_coordinator.control.objective import Watts
 from multispin_coordinator.control.plan import make_plan
 from multispin_coordinator.control.price import price
 from multispin_coordinator.control.scenario import Scenario, Verify
@@ -54,12 +55,31 @@ def _scenario(view: View) -> Scenario:
             draft_s=max(1e-6, unknown_s if user.draft_s is None else user.draft_s),
             survival=tuple(user.survival[1:].tolist()),
             snr=1.0,
+            weight=user.weight,
         )
         for user in view.users
     )
     network_s = median(user.network_s for user in view.users)
     verify = Verify(c0_s=view.c0_s + network_s, per_row_s=view.per_row_s)
+    if view.watts is not None:
+        verify = _in_joules(view, view.watts, network_s)
     return Scenario(bandwidth_hz=1.0, verify=verify, user=users, l_max=view.l_max)
+
+
+def _in_joules(view: View, watts: Watts, network_s: float) -> Verify:
+    """Return a verification whose "seconds" are its joules, over the watts of a second without any.
+
+    So the time of a round is its energy, and the solver finds the most tokens per joule. Drafting is counted at the
+    mean joules of a drafted token, which is exact where all boxes are alike.
+    """
+    times = (watts.base_w + watts.verify_w) / watts.base_w
+    drafting = [
+        watts_more * (user.draft_s or 0.0) / watts.base_w
+        for user, watts_more in zip(view.users, watts.draft_w.tolist(), strict=True)
+    ]
+    token_s = sum(drafting) / len(drafting)
+    c0_s = view.c0_s * times + network_s - token_s * len(view.users)  # of a user's L + 1 rows one is not drafted
+    return Verify(c0_s=max(0.0, c0_s), per_row_s=view.per_row_s * times + token_s)
 
 
 POLICIES: Final[Mapping[str, Policy]] = {

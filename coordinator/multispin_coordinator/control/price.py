@@ -5,7 +5,8 @@ length is 0 is the coordinator's alone. The price of a request is the survival a
 just be worth its row, its drafting and the waiting of the others: the multiplier of the paper's problem. It lies
 between the survival of the last token that is drafted and that of the first one that is not, so that an agent that
 knows no more than the survival by place drafts just these; one that knows more of its tokens stops by it, or goes on.
-For many requests the common price is the price: what each one's last token adds is not sought.
+For many requests, and where tokens per joule count, the common price is the price: what each one's last token adds is
+not sought.
 
 A request changes from alone to cooperation only for a gain of `MARGIN`, so that noise does not move it to and fro.
 """
@@ -39,7 +40,7 @@ def price(view: View) -> list[Choice]:
     if len(view.users) <= MOST_SINGLE:
         for _ in range(SWEEPS):
             lengths = _best(flow, _neighbours(lengths, may_draft, view.l_max), gain)
-    prices = _prices(flow, lengths, is_single=len(view.users) <= MOST_SINGLE)
+    prices = _prices(flow, lengths, is_single=len(view.users) <= MOST_SINGLE and view.watts is None)
     plans = np.stack([lengths, np.where(lengths > 0, np.minimum(lengths + 1, view.l_max), 0)])
     seconds, longer_s = flow.rates(plans).round_s
     return [
@@ -59,8 +60,7 @@ def goodput(view: View, choices: Sequence[Choice]) -> float:
 
 
 def _best(flow: Flow, plans: Lengths, gain: Floats) -> Lengths:
-    rates = flow.rates(plans).rates * np.where(plans > 0, gain, 1.0)
-    return np.asarray(plans[int(rates.sum(axis=1).argmax())])
+    return np.asarray(plans[int(flow.worth(plans, gain).argmax())])
 
 
 def _common(flow: Flow, may_draft: Floats) -> Lengths:
@@ -103,7 +103,7 @@ def _break_even(flow: Flow, lengths: Lengths, ends: Lengths) -> Floats:
     plans[users, users] = np.maximum(ends - 1, 0)
     plans[len(users) + users, users] = ends
     flows = flow.rates(plans)
-    without, with_it = flows.rates.sum(axis=1).reshape(2, -1)
-    round_s = flows.round_s[len(users) + users, users] * flow.slowness
-    # Goodput is linear in the survival of the last token: one more of it adds 1 / round.
+    without, with_it = (flows.rates * flow.weights).sum(axis=1).reshape(2, -1)
+    round_s = flows.round_s[len(users) + users, users] * flow.slowness / flow.weights
+    # Goodput is linear in the survival of the last token: one more of it adds its weight / round.
     return np.asarray(flow.survival[users, ends] - (with_it - without) * round_s)

@@ -7,6 +7,7 @@ was measured.
 from typing import NamedTuple
 
 from multispin_coordinator.control.allocation import Floats
+from multispin_coordinator.control.objective import Watts
 
 __all__ = ["ALONE", "Choice", "RoundTime", "User", "View"]
 
@@ -21,6 +22,7 @@ class User(NamedTuple):
         drafts_ahead: its agent drafts while a verdict is in flight.
         is_alone: the coordinator generates alone for it now.
         slowness: how long its rounds took, over how long they were expected to take; 1 while not known.
+        weight: of its tokens in the goodput.
     """
 
     draft_s: float | None
@@ -29,6 +31,7 @@ class User(NamedTuple):
     drafts_ahead: bool
     is_alone: bool
     slowness: float
+    weight: float = 1.0
 
 
 class View(NamedTuple):
@@ -41,6 +44,7 @@ class View(NamedTuple):
             it looks drafts up.
         alone_extra_s: that a pass takes longer for it.
         split_s: that a pass takes longer for each text in it that has another number of rows than the others.
+        watts: of all ends, where tokens per joule count; else null.
     """
 
     users: tuple[User, ...]
@@ -49,6 +53,7 @@ class View(NamedTuple):
     alone_tokens: float = 1.0
     alone_extra_s: float = 0.0
     split_s: float = 0.0
+    watts: Watts | None = None
 
     @property
     def l_max(self) -> int:
