@@ -2,10 +2,11 @@
 
     continuous   all of them, at once (default)
     barrier      all requests together, once every one of them has its draft: the paper's synchronous round
-    groups       two barriers, so that one group drafts while the other is verified
+    groups       two barriers or more, so that one group drafts while another is verified
 
 Prompts are computed in any pass: a request takes part once it has its first token. A draft waits for others for
-`patience_s` at most: an agent that is gone or slow holds nobody up for longer.
+`patience_s` at most: an agent that is gone or slow holds nobody up for longer. A pass takes one group, the one whose
+first draft came first, so a draft is in one of the next n passes of n groups after that.
 """
 
 from collections.abc import Iterable
@@ -15,7 +16,8 @@ from multispin_coordinator.session import Session
 
 __all__ = ["SCHEDULES", "Schedule"]
 
-SCHEDULES: Final = {"continuous": 0, "barrier": 1, "groups": 2}  # barriers
+SCHEDULES: Final = ("continuous", "barrier", "groups")
+TWO: Final = 2
 
 
 class Schedule:
@@ -24,11 +26,12 @@ class Schedule:
     Args:
         name: of `SCHEDULES`.
         patience_s: a draft waits no longer for others.
+        num_groups: of "groups", at least 2; requests are spread over them as evenly as they go.
     """
 
-    def __init__(self, name: str, patience_s: float) -> None:
+    def __init__(self, name: str, patience_s: float, num_groups: int = TWO) -> None:
         self.name = name
-        self._num_groups = SCHEDULES[name]
+        self._num_groups = {"continuous": 0, "barrier": 1, "groups": num_groups}[name]
         self._patience_ns = int(patience_s * 1e9)
         self._group: dict[int, int] = {}  # of each request that takes part
         self._released: set[int] = set()  # requests whose barrier has opened for the draft that they have

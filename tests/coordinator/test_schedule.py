@@ -105,3 +105,34 @@ def test_a_new_request_joins_the_smaller_group() -> None:
     assert chosen(schedule, [second, third]) == [2], "3 takes the place of 1, which is done"
     done(second)
     assert chosen(schedule, [second, third]) == [3]
+
+
+def test_of_three_groups_one_is_verified_while_the_others_draft() -> None:
+    schedule = Schedule("groups", 10.0, num_groups=3)
+    sessions = [drafting(request_id) for request_id in range(1, 7)]
+    assert chosen(schedule, sessions) == []  # assigned: 1 and 4, 2 and 5, 3 and 6
+    for session, at_ms in zip(sessions, (5, 1, 2, 6, 7, 3), strict=True):
+        session.submit(1, [5], at_ms * MS)
+        if session.request_id == 4:
+            assert chosen(schedule, sessions, 6) == [1, 4], "2 waits for 5, and 3 for 6"
+            done(sessions[0], sessions[3])
+    assert chosen(schedule, sessions, 7) == [2, 5]
+    done(sessions[1], sessions[4])
+    assert chosen(schedule, sessions, 8) == [3, 6]
+
+
+@pytest.mark.parametrize("num_groups", [2, 3, 5, 64])
+def test_no_draft_waits_for_more_than_its_patience_and_a_pass_of_each_group(num_groups: int) -> None:
+    schedule = Schedule("groups", 0.010, num_groups)
+    sessions = [drafting(request_id) for request_id in range(2 * num_groups)]
+    chosen(schedule, sessions)
+    for session in sessions[:num_groups]:  # of each group one; the other never comes
+        session.submit(1, [5], 0)
+    assert chosen(schedule, sessions, 9) == []
+    left = set(range(num_groups))
+    for _ in range(num_groups):
+        found = chosen(schedule, sessions, 10)
+        assert len(found) == 1
+        done(sessions[found[0]])
+        left -= set(found)
+    assert not left
