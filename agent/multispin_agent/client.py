@@ -83,6 +83,7 @@ class Client:
         self.on_files: Callable[[DraftOffer | FileChunk | Refused], None] | None = None  # what takes offered drafts
         self._config = config
         self._draft = draft
+        self.draft_ahead = config.draft_ahead  # now: it may follow the box's supply
         self._instance_id = f"{secrets.randbits(64):016x}"
         self._inboxes: dict[int, asyncio.Queue[Event]] = {}
         self._welcomed = asyncio.Event()
@@ -129,6 +130,12 @@ class Client:
         """Draft with another model from now on, and tell the coordinator."""
         self._draft = draft
         self.confidence, self.history = Confidence(), DraftHistory()  # what was learnt is of the model before
+        if self._welcomed.is_set() and self._failed is None:
+            self._say_hello()
+
+    def set_draft_ahead(self, draft_ahead: bool) -> None:
+        """Draft ahead, or not, from now on, and tell the coordinator."""
+        self.draft_ahead = draft_ahead
         if self._welcomed.is_set() and self._failed is None:
             self._say_hello()
 
@@ -201,7 +208,7 @@ class Client:
             vocabulary_hash=self._draft.vocabulary_hash,
             draft_fingerprint=self._draft.fingerprint,
             instance_id=self._instance_id,
-            draft_ahead=self._config.draft_ahead,
+            draft_ahead=self.draft_ahead,
         )
         self.send(hello)
 

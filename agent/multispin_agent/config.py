@@ -39,6 +39,9 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         draft_entries: tokens that a draft is sampled from where the coordinator verifies by a rejection rule, the
             likeliest ones: |V^| of the paper. With "rejection" all of them are uploaded.
         draft_ahead: go on drafting from one's own guess while the verdict is in flight.
+        draft_ahead_on_battery: also while this box runs from its battery, as /sys/class/power_supply says; a guess that
+            was wrong is energy for nothing. Without it the box follows its supply while it serves, and tells the
+            coordinator.
         max_concurrent: requests served at once; each holds a sequence of the draft.
         kept_sequences: sequences of the draft beside these, each with memory for `max_context_tokens`. All that no
             request holds stay, until their room is needed, for the next turn of their conversation; 0 keeps none.
@@ -89,6 +92,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     num_draft_tokens: Annotated[int, Meta(ge=0, le=64)] = 4
     draft_entries: Annotated[int, Meta(ge=1, le=MOST_ENTRIES)] = 1024
     draft_ahead: bool = True
+    draft_ahead_on_battery: bool = True
     max_concurrent: Positive = 1
     kept_sequences: Annotated[int, Meta(ge=0, le=256)] = 1
     max_context_tokens: Annotated[int, Meta(ge=16)] = 2048

@@ -31,6 +31,7 @@ from multispin_agent.draft_source import DraftSource, open_draft_source
 from multispin_agent.serve_file import ServeFile
 from multispin_agent.spool import Spool
 from multispin_agent.staging import settled_config
+from multispin_agent.supply import follow_supply
 from multispin_agent.upload import Recorder
 from multispin_models.channel import check_endpoint
 from multispin_models.energy import Sampler, open_meter
@@ -76,6 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         default=None,
         help="rest while a verdict is in flight",
+    )
+    parser.add_argument(
+        "--no-draft-ahead-on-battery",
+        dest="draft_ahead_on_battery",
+        action="store_false",
+        default=None,
+        help="the same, but only while the box runs from its battery",
     )
     parser.add_argument("--spool", metavar="FILE", help="SQLite file that keeps records until the coordinator has them")
     add_setting_flags(parser, ENGINES)
@@ -166,7 +174,10 @@ async def _open(config: Config) -> AsyncIterator[_Opened]:
     with zmq.Context() as context:
         client = Client(config, drafts.now().info, context)
         sampler = meter.sampler if isinstance(meter, BoxEnergy) else meter
-        tellings = [asyncio.create_task(tell_condition(client.send, lambda: drafts.now().info, sampler))]
+        tellings = [
+            asyncio.create_task(tell_condition(client.send, lambda: drafts.now().info, sampler)),
+            asyncio.create_task(follow_supply(config, client.set_draft_ahead)),
+        ]
         try:
             recorder = _start_recorder(config, client)
             read = partial(_box_status, config, drafts, recorder)

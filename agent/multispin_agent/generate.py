@@ -60,7 +60,7 @@ class _Serving:
             request.sampling,
             max_tokens=request.max_tokens,
             num_draft_tokens=config.num_draft_tokens,
-            draft_ahead=config.draft_ahead,
+            draft_ahead=client.draft_ahead,
             end_token_ids=drafts.tokenizer.end_token_ids,
             ignore_end=request.ignore_end,
             history=client.history,
@@ -242,6 +242,7 @@ class _Serving:
             len(self._generation.tokens),
         )
         was_alone = self._generation.alone
+        self._generation.draft_ahead = self._client.draft_ahead
         try:
             done = self._generation.on_verdict(verdict)
         except WireError as error:

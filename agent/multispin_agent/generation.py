@@ -81,7 +81,7 @@ class Generation:
         self.finish = 0
         self._max_tokens = max_tokens
         self._ignore_end = ignore_end
-        self._draft_ahead = draft_ahead
+        self.draft_ahead = draft_ahead
         self._end_token_ids = frozenset() if ignore_end else end_token_ids
         self._opened = False
         self._num_opens = 0
@@ -139,7 +139,7 @@ class Generation:
         if self.alone:
             return int(not self.guess and self.room > 1)
         in_flight = self.flight is not None or not self._opened
-        if in_flight and not self._draft_ahead:
+        if in_flight and not self.draft_ahead:
             return 0
         if any(token in self._end_token_ids for token in self.guess):
             return 0

@@ -163,6 +163,17 @@ def test_it_says_hello_again_until_it_is_answered(monkeypatch: pytest.MonkeyPatc
     play(part)
 
 
+def test_it_says_so_when_it_begins_or_ends_to_draft_ahead() -> None:
+    async def part(scene: Scene) -> None:
+        scene.client.set_draft_ahead(False)  # before anybody has welcomed it: the next Hello says it
+        await scene.welcome()
+        for draft_ahead in (True, False):
+            scene.client.set_draft_ahead(draft_ahead)
+            assert (await scene.hear(Hello)).draft_ahead is draft_ahead
+
+    play(part)
+
+
 def test_it_pings_as_often_as_it_is_told() -> None:
     async def part(scene: Scene) -> None:
         await scene.welcome()

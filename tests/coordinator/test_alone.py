@@ -202,3 +202,15 @@ def test_two_requests_alone_share_their_passes() -> None:
     found = verdicts(made, 4)
     assert made.target.passes == [[3, 3], [1, 1], [1, 1], [1, 1]]
     assert [each.next_token_id for each in found if each.request_id == 8] == ALONE[:4]
+
+
+def test_an_agent_that_says_in_the_middle_that_it_does_not_draft_ahead_is_counted_so_and_keeps_its_requests() -> None:
+    made, _ = coordinator()
+    control = made.dispatcher.control = Control("price", 4)
+    hello = Hello(PROTOCOL_VERSION, "b", "1", "toy", "toy", "1")
+    made.say("b", hello)
+    made.say("b", OPEN)
+    verdicts(made, 1)
+    assert [user.drafts_ahead for user in control.view(made.dispatcher.sessions.values()).users] == [True]
+    made.say("b", msgspec.structs.replace(hello, draft_ahead=False))
+    assert [user.drafts_ahead for user in control.view(made.dispatcher.sessions.values()).users] == [False]

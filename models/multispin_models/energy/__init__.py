@@ -12,6 +12,7 @@ Read in this order:
     rapl.py         Intel and AMD processors, by the kernel's powercap counters
     nvml.py         NVIDIA graphics cards
     battery.py      the battery's gauge
+    supply.py       no meter: whether the machine runs from its battery
     hwmon.py        any power monitor chip or energy counter that the kernel knows
     fnirsi.py       USB power meters
     plug.py         Shelly and Tasmota power plugs
