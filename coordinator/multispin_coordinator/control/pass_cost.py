@@ -4,7 +4,7 @@ line    T_v = c0 + c1 * rows, which follows the machine's pace: what plans are m
 curve   the passes timed at the start, by their rows: between two sizes an engine may jump, or cost nothing
 splits  llama.cpp computes sequences together only where they have as many rows; what is left over is another pass over
         the weights, so the first row more of one text among several may cost as much as a pass. How much of c0 it
-        costs is measured, on every engine
+        costs is measured at the start, on every engine
 extra   of passes with looked-up rows, what these really took beyond passes without, over what was expected
 """
 
@@ -77,7 +77,8 @@ class PassCost:
         """
         self._compare(rows - num_looked_up, seconds, num_sweeps, num_looked_up)
         line = self._line.estimate()
-        if num_sweeps > 1 and line is not None and line.intercept > 0:
+        # At the start alone: where all passes are split, a dearer split and a dearer pass look the same.
+        if self._at_start is None and num_sweeps > 1 and line is not None and line.intercept > 0:
             self._split.add((seconds - line.at(rows)) / (num_sweeps - 1) / line.intercept)
         times = 1.0 + self._split_share * (num_sweeps - 1)  # c0 is in it so many times
         self._line.add(rows / times, seconds / times)

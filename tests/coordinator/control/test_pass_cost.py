@@ -48,6 +48,14 @@ def test_an_engine_that_does_not_split_is_not_taken_to_by_noise() -> None:
     assert cost.split_s == 0.0
 
 
+def test_passes_that_all_have_unlike_rows_and_take_longer_are_not_taken_for_split() -> None:
+    cost = started(STEEP)
+    for _ in range(40):
+        cost.add(9, 1.5 * (0.011 + 9 * 0.0075), num_sweeps=2)  # the machine has become slower
+    assert cost.split_s == 0.0
+    assert cost.line()[0] > 0.02
+
+
 def test_rows_that_cost_nothing_by_the_curve_are_given_half_of_what_the_line_says() -> None:
     flat = started({1: 0.020, 2: 0.0199, 3: 0.0201, 4: 0.020, 8: 0.040, 16: 0.080})
     assert flat.extra_s(1, 1, is_shared=False) == pytest.approx(flat.line()[1] / 2)
