@@ -85,7 +85,20 @@ def _assemble(layout: Layout, root: Path, overlay: Path, image: Path) -> None:
 def _make_esp(layout: Layout, root: Path, overlay: Path, image: Path) -> None:
     """Make the EFI system partition with what boots, and the overlay."""
     sectors_1k = layout.esp_mib * 1024
-    run("mkfs.vfat", "-F", 32, "-n", "MULTISPIN", "--offset", layout.esp_offset_mib * MIB // 512, image, sectors_1k)
+    # Clusters of one sector: with its own choice of eight mkfs makes too few of them for FAT32.
+    run(
+        "mkfs.vfat",
+        "-F",
+        32,
+        "-s",
+        1,
+        "-n",
+        "MULTISPIN",
+        "--offset",
+        layout.esp_offset_mib * MIB // 512,
+        image,
+        sectors_1k,
+    )
     loader, name = _BOOT_LOADERS[layout.arch]
     folder = overlay.parent / "esp"
     for path in ("EFI/BOOT", "EFI/systemd", "loader/entries"):
