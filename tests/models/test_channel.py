@@ -235,7 +235,7 @@ def test_with_keys_messages_go_both_ways_and_a_strangers_do_not(tmp_path: Path) 
             stranger = ends.connect("stranger", keys["stranger"])
             keyless = context.socket(zmq.DEALER)
             keyless.linger = 0
-            # Before it connects: it is refused once and for all by a thread of libzmq, which does not wait for this one.
+            # Before it connects: a thread of libzmq refuses it once and for all, and does not wait for this one.
             refused = [watch(stranger._socket), watch(keyless)]
             keyless.connect(ends.coordinator.endpoint)
             stranger.send([b"let me in"])

@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 from multispin_models.onnx.attention import AttentionWriter
 from multispin_models.onnx.builder import CONTRIB, GraphBuilder
 from multispin_models.onnx.products import ProductWriter, block_form
-from multispin_models.onnx.recipes import Recipe
+from multispin_models.onnx.recipes import Form, Recipe
 from multispin_models.onnx.variants import VARIANTS
 from multispin_models.onnx.weights import Array, Layer, Network
 
@@ -72,8 +72,8 @@ class _NetworkWriter:
         if recipe.embedding == "float32":
             return b.one("Gather", b.constant("embedding.weight", network.embedding), "token_ids")
         blocks = block_form(network.embedding, recipe.embedding)
-        has_table = recipe.head == recipe.embedding or (recipe.head, recipe.embedding) == ("int4-refined", "int8-block32")
-        shared = "head" if network.head_is_tied and has_table else None
+        table: Form = "int8-block32" if recipe.head == "int4-refined" else recipe.head  # that the head's product holds
+        shared = "head" if network.head_is_tied and table == recipe.embedding else None
         return self._products.embedding_8("embedding", "token_ids", blocks, shared, network.architecture.hidden_size)
 
     def _head(self, rows: str) -> str:
