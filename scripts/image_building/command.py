@@ -74,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
         "--cards", type=int, default=2, metavar="N", help="copies booted, one after the other (%(default)s)"
     )
     trial.add_argument("--tokens", type=int, default=12, metavar="N", help="of each text (default %(default)s)")
+    trial.add_argument("--cores", type=int, default=1, metavar="N", help="of a guest (default %(default)s)")
+    trial.add_argument(
+        "--grown-mib", type=int, default=512, metavar="N", help="a card is larger than the image (%(default)s)"
+    )
     trial.add_argument("--firmware", type=Path, metavar="FILE", help="boot by this EFI firmware, not by -kernel")
     trial.add_argument("--keep", action="store_true", help="keep the copies of the disk")
     return parser
@@ -110,7 +114,9 @@ def _disk(args: argparse.Namespace) -> int:
 
 
 def _try(args: argparse.Namespace) -> int:
-    return try_disk(Trial(args.disk, args.out, args.cards, args.tokens, args.firmware, args.keep))
+    return try_disk(
+        Trial(args.disk, args.out, args.cards, args.tokens, args.cores, args.grown_mib, args.firmware, args.keep)
+    )
 
 
 def _text(path: Path) -> str:

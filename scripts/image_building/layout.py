@@ -79,10 +79,13 @@ def sfdisk_script(layout: Layout) -> str:
 
 
 def fstab(layout: Layout) -> str:
-    """Return /etc/fstab: the root grows, and only root reads the boot partition, where a token may lie."""
+    """Return /etc/fstab: the root grows; only root reads the boot partition, where a token may lie.
+
+    A box whose boot partition is late or broken comes up all the same.
+    """
     return (
         f"PARTUUID={layout.root_uuid} / ext4 noatime,x-systemd.growfs 0 1\n"
-        f"PARTUUID={layout.esp_uuid} /boot/efi vfat umask=0077 0 2\n"
+        f"PARTUUID={layout.esp_uuid} /boot/efi vfat umask=0077,nofail,x-systemd.device-timeout=10min 0 2\n"
     )
 
 

@@ -24,7 +24,7 @@ __all__ = ["Trial", "try_disk"]
 AGENT: Final = "multispin-agent.service"
 BOOT_LIMIT_S: Final = 1200.0
 STEP_LIMIT_S: Final = 600.0
-GROWN_MIB: Final = 512  # a card is larger than the image
+PATIENCE: Final = "systemd.default_timeout_start_sec=900"  # of units: emulation on a busy machine is slow
 PROMPTS: Final = (
     ("Give me a simple recipe for vegetable soup with potatoes, carrots and leeks.", 0.0),
     ("What are the three longest rivers in Europe?", 0.8),
@@ -43,6 +43,8 @@ class Trial(NamedTuple):
         out: for copies, logs and result.json; made here.
         cards: how many copies are booted.
         tokens: of each text.
+        cores: of the guest; more than are free here make it slower.
+        grown_mib: by how much the card is larger than the image.
         firmware: EFI firmware to boot by; null to start the kernel directly.
         keep: keep the copies.
     """
@@ -51,6 +53,8 @@ class Trial(NamedTuple):
     out: Path
     cards: int
     tokens: int
+    cores: int
+    grown_mib: int
     firmware: Path | None
     keep: bool
 
@@ -92,12 +96,12 @@ def _machine(trial: Trial, number: int) -> Machine:
     image = trial.out / f"card-{number}.img"
     shutil.copyfile(image_path(trial.disk, "arm64"), image)
     with image.open("r+b") as file:
-        file.truncate(image.stat().st_size + (GROWN_MIB << 20))
-    machine = Machine(image, trial.out / f"card-{number}.console", free_port(), free_port())
+        file.truncate(image.stat().st_size + (trial.grown_mib << 20))
+    machine = Machine(image, trial.out / f"card-{number}.console", free_port(), free_port(), trial.cores)
     if trial.firmware is not None:
         return machine._replace(firmware=trial.firmware)
     root_uuid = json.loads((trial.disk / "image.json").read_text(encoding="utf-8"))["root_uuid"]
-    line = f"root=PARTUUID={root_uuid} {COMMAND_LINE}"
+    line = f"root=PARTUUID={root_uuid} {COMMAND_LINE} {PATIENCE}"
     return machine._replace(kernel=trial.disk / "vmlinuz", initrd=trial.disk / "initrd.img", command_line=line)
 
 
