@@ -84,6 +84,8 @@ def test_a_token_enrols_before_the_agent_starts() -> None:
     for dependency in ("Wants", "After"):
         [line] = re.findall(rf"^{dependency}=(.*)$", agent, flags=re.MULTILINE)
         assert ENROL.name in line.split()
+    # The settings that it writes are for the agent too, which is another user: seen to fail with 0077.
+    assert "UMask=0022" in enrol.splitlines()
     # Where the first-boot folder and the token lie must be the same for all who look there.
     for folder in ("/boot/firmware/multispin", "/boot/efi/multispin"):
         assert f"ConditionPathExists=|{folder}/enrolment-token" in enrol
