@@ -38,7 +38,9 @@ class Host:
         folder.mkdir(parents=True)
         self._cli("keys", "create", *self._keys())
         settings = folder / "coordinator.toml"
+        # Fixed: the policy "price" finds the drafts of an emulated box not worth their time, and asks for none.
         settings.write_text(
+            'policy = "fixed"\n'
             f'bind = "tcp://127.0.0.1:{self._bind}"\npair = "{DEFAULT_PAIR}"\nhttp_listen = "127.0.0.1:{http}"\n'
             f'store = "{folder / "records.sqlite"}"\nfleet_file = "{folder / "fleet.json"}"\nrequire_exact = true\n'
             f'\n[security]\nsecret_key_file = "{folder / "keys/coordinator.key_secret"}"\n'
