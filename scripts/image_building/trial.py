@@ -246,10 +246,9 @@ def _reload(guest: Guest, result: dict[str, object]) -> None:
 
 def _stop(guest: Guest, result: dict[str, object]) -> None:
     """Stop the service; the time is that between the manager's two lines in the guest's journal."""
-    done = guest.ssh(
-        f"from=$(cut -d' ' -f1 /proc/uptime); systemctl stop {AGENT}; echo $from $(cut -d' ' -f1 /proc/uptime)"
-    )
-    start_s, end_s = map(float, done.split())
+    guest.ssh(f"systemctl stop {AGENT}")
+    lines = guest.ssh(f"journalctl --no-pager -o short-monotonic -u {AGENT} | grep -E '(Stopping|Stopped) {AGENT}'")
+    start_s, end_s = (float(line.removeprefix("[").split("]")[0]) for line in lines.splitlines()[-2:])
     result["stop_s"] = round(end_s - start_s, 2)
     result["stop_result"] = guest.unit("Result", "ActiveState")
     result["stopped_within_5_s"] = end_s - start_s < 5.0 and result["stop_result"] == {
