@@ -50,7 +50,7 @@ def test_for_onnx_the_exports_are_looked_for() -> None:
     status, text = run("--json", "--no-probe")
     faults = {finding["name"] for finding in json.loads(text)["findings"] if finding["status"] == "fault"}
     assert status == 1
-    assert faults == {"target as-shipped", "target w8a8-rotated", "draft as-shipped", "draft int8-block32"}
+    assert faults == {"target as-shipped", "target w8a8-rotated", "draft as-shipped", "draft int4-block32"}
 
 
 @pytest.mark.usefixtures("empty_cache")

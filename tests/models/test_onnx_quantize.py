@@ -42,3 +42,4 @@ def test_other_weights_are_nearer_than_on_the_grid_from_lowest_to_highest() -> N
     plain = (np.rint((blocks - low) / step) * step + low).reshape(64, 96)
     found = restored(quantize_blocks_4(matrix, 32), 96)
     assert np.square(found - matrix).mean() < 0.95 * np.square(plain - matrix).mean()
+    assert (np.abs(found - matrix).reshape(64, 3, 32) <= 1.5 * step).all()
