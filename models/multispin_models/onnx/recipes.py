@@ -5,8 +5,8 @@ A recipe names a form for each kind of matrix:
     float32        as dequantized
     int8-block32   8-bit weights in blocks of 32, rows quantized to 8 bits in the same blocks (also 64, where
                    that divides the inputs)
-    int4-block32   4-bit weights with an offset a block, rows in 8-bit blocks: what a 4-bit file holds, to the bit. A
-                   lone row takes a kernel of its own, so it is not exact on every processor: for drafts
+    int4-block32   4-bit weights with an offset a block, rows in 8-bit blocks: what a 4-bit file holds, but for the
+                   rounding of float32. Not exact, as a lone row takes a kernel of its own: for drafts
     int4-refined   the same, and the 16 largest results of a row once more in 8-bit blocks: for a head, of which a draft
                    asks little else
     w8a8           8-bit weights with one scale an output, rows with one scale each: exact integer products
