@@ -5,7 +5,6 @@ are reached at loopback: ssh, and the agent's HTTP interface.
 """
 
 import shlex
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Final, NamedTuple
 
 from multispin_models.errors import ConfigError
 
-__all__ = ["HOST", "Guest", "Machine", "free_port", "qemu_command", "wait_until"]
+__all__ = ["HOST", "Guest", "Machine", "qemu_command", "wait_until"]
 
 HOST: Final = "10.0.2.2"  # this machine, as the guest sees it
 HTTP_PORT: Final = 8080
@@ -70,13 +69,6 @@ def qemu_command(machine: Machine) -> list[str]:
         *command,
         *("-kernel", str(machine.kernel), "-initrd", str(machine.initrd), "-append", machine.command_line),
     ]
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def wait_until(what: str, is_so: Callable[[], bool], limit_s: float, every_s: float = 1.0) -> float:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from image_building.disk import copy_to_boot, image_path
-from image_building.guest import HOST, Guest, Machine, free_port, wait_until
+from image_building.guest import HOST, Guest, Machine, wait_until
 from image_building.layout import COMMAND_LINE
 from image_building.root import check_host, run
 from image_building.trial_host import Host, ask, metrics
+from multispin.supervised import free_port
 
 __all__ = ["Trial", "try_disk"]
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from image_building.guest import free_port, wait_until
+from image_building.guest import wait_until
 from image_building.overlay import DEFAULT_PAIR
 from image_building.root import run
+from multispin.supervised import free_port
 from multispin_models.errors import ConfigError
 
 __all__ = ["Host", "ask", "metrics"]

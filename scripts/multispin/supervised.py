@@ -1,6 +1,7 @@
 """A daemon that is started again when it dies before its work is done."""
 
 import logging
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -10,12 +11,19 @@ import psutil
 
 from multispin_models.errors import MultispinError
 
-__all__ = ["DaemonFailed", "Supervised"]
+__all__ = ["DaemonFailed", "Supervised", "free_port"]
 
 log = logging.getLogger(__name__)
 
 STOP_S = 10.0
 READY_PREFIX = "ready "
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class DaemonFailed(MultispinError):

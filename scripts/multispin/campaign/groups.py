@@ -1,6 +1,5 @@
 """Starts what the cells of a group share: the link, and coordinator and agents or an external server's users."""
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from multispin.campaign.prompts import Prompts, due_of, jobs_of_cell
 from multispin.campaign.schedule import SiteKey, settings_of_cell
 from multispin.links import Link, open_link, parse_link
 from multispin.local_run import RunSettings
+from multispin.supervised import free_port
 from multispin_coordinator.config import Config as CoordinatorConfig
 from multispin_models.channel import Security
 from multispin_models.errors import ConfigError
@@ -58,7 +58,7 @@ def open_group(plan: Plan, key: SiteKey, device: Device, folder: Path, plan_fold
         if link.bit_per_s is not None:
             bind = reached.bind
         elif link.round_trip_s:
-            bind = f"tcp://127.0.0.1:{_free_port()}"
+            bind = f"tcp://127.0.0.1:{free_port()}"
             reach = reached.reach(bind)
         start = SiteStart(
             settings=run_settings(plan, key, device),
@@ -184,9 +184,3 @@ def security_of(plan: Plan, folder: Path) -> Security:
     """
     name = plan.models.coordinator_config
     return Security() if name is None else load_settings(CoordinatorConfig, folder / name).security
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

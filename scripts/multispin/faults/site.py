@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
@@ -24,7 +23,7 @@ from multispin.bench.relay import Relay
 from multispin.faults.kinds import COORDINATOR, agent_name
 from multispin.faults.meddling import Meddling, MessageMeddler
 from multispin.own_disk import mounted_disk
-from multispin.supervised import Supervised
+from multispin.supervised import Supervised, free_port
 
 __all__ = ["Daemon", "Site", "SiteSettings", "find_faketime"]
 
@@ -131,8 +130,8 @@ class Site:
     def __init__(self, settings: SiteSettings, folder: Path) -> None:
         self._settings = settings
         self._folder = folder
-        self._endpoint = f"tcp://127.0.0.1:{_free_port()}"
-        self.ports = [_free_port() for _ in range(settings.num_agents)]
+        self._endpoint = f"tcp://127.0.0.1:{free_port()}"
+        self.ports = [free_port() for _ in range(settings.num_agents)]
         self.coordinator = Daemon(COORDINATOR, self._coordinator_command, folder / COORDINATOR, "store.sqlite")
         self.agents = [
             Daemon(
@@ -262,9 +261,3 @@ def _faked(library: Path, clock: Path) -> list[str]:
         "FAKETIME_NO_CACHE=1",
         "FAKETIME_DONT_FAKE_MONOTONIC=1",
     ]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
