@@ -1,9 +1,9 @@
 """What lengths yield when drafts are verified as they come: rounds of all requests over one engine, in the mean.
 
-A pass takes c0 + c1 * rows, and on some engines more for every text that has other rows than the rest. A request that
-the coordinator goes on with alone is in every pass, with one row, and gets one token; with what is looked up for it the
-pass takes a little longer, and it gets a few more. One that cooperates sends its next draft a gap after its verdict,
-waits for the pass under way, and is in the next one:
+A pass takes c0 + c1 * rows, with a bend where rows are few, and on some engines more for every text that has other
+rows than the rest. A request that the coordinator goes on with alone is in every pass, with one row, and gets one
+token; with what is looked up for it the pass takes a little longer, and it gets a few more. One that cooperates sends
+its next draft a gap after its verdict, waits for the pass under way, and is in the next one:
 
     gap    network + what of the drafting is not hidden: L t, or with draft-ahead, when the guess was right,
            (L + 1) t less the time since the last draft was sent; the guess is right with probability S(L + 1)
@@ -44,6 +44,7 @@ class Flow(NamedTuple):
     split_s: float
     weights: Floats
     watts: Watts | None
+    bend: tuple[Floats, Floats]
 
     def worth(self, lengths: Lengths, gain: Floats) -> Floats:
         """Return what counts [plans] of plans [plans, users]: weighted tokens, a second or a joule.
@@ -57,6 +58,10 @@ class Flow(NamedTuple):
         return np.asarray(
             tokens if self.watts is None else tokens / self.watts.of(flows.busy, (lengths > 0).astype(float))
         )
+
+    def _pass_s(self, rows: Floats) -> Floats:
+        straight_s = self.c0_s + self.per_row_s * rows
+        return straight_s + np.interp(rows, *self.bend) if self.bend[1].any() else straight_s
 
     def rates(self, lengths: Lengths) -> "Flows":
         """Return what plans [plans, users] yield; length 0 is the coordinator alone."""
@@ -76,7 +81,7 @@ class Flow(NamedTuple):
         for _ in range(ITERATIONS):
             drafting = np.where(alone, 0.0, share)  # shares of those that come and go
             others, beside = _company(drafting, np.stack([rows, np.ones(rows.shape)]))
-            pass_s = self.c0_s + self.per_row_s * (rows + others[0] + others_alone) + self.alone_extra_s * num_alone
+            pass_s = self._pass_s(rows + others[0] + others_alone) + self.alone_extra_s * num_alone
             # Drafts are of unlike lengths; those that go on alone are all alike, and unlike each draft.
             pass_s = pass_s + self.split_s * (others[1] + np.where(alone, 0, others_alone > 0))
             wait_s = beside * np.maximum(pass_s - gap_s, 0.0)
@@ -154,4 +159,5 @@ def flow_of(view: View) -> Flow:
         split_s=view.split_s,
         weights=np.array([user.weight for user in view.users]),
         watts=view.watts,
+        bend=view.bend,
     )

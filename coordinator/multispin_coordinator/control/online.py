@@ -338,7 +338,7 @@ class Control:
         if self.policy in LOOKING_UP:
             tokens, more_s = self._lookups.expected(self._lookup_cost)
         users = tuple(self._user(session) for session in sessions)
-        return View(users, c0_s, per_row_s, tokens, more_s, self._passes.split_s)
+        return View(users, c0_s, per_row_s, tokens, more_s, self._passes.split_s, bend=self._passes.bend())
 
     def _user(self, session: OpenRequest) -> User:
         request = self._requests.get(session.request_id)

@@ -6,6 +6,8 @@ was measured.
 
 from typing import NamedTuple
 
+import numpy as np
+
 from multispin_coordinator.control.allocation import Floats
 from multispin_coordinator.control.objective import Watts
 
@@ -39,12 +41,13 @@ class View(NamedTuple):
 
     Attributes:
         users: the requests.
-        c0_s, per_row_s: a pass takes `c0_s + per_row_s * rows`, the hand-over between passes included.
+        c0_s, per_row_s: a pass takes `c0_s + per_row_s * rows`, the hand-over between passes included, and `bend`.
         alone_tokens: of a request that the coordinator goes on with alone, in a pass, in the mean: more than one where
             it looks drafts up.
         alone_extra_s: that a pass takes longer for it.
         split_s: that a pass takes longer for each text in it that has another number of rows than the others.
         watts: of all ends, where tokens per joule count; else null.
+        bend: (rows, seconds), by which passes of few rows are off that line; interpolated in between.
     """
 
     users: tuple[User, ...]
@@ -54,6 +57,7 @@ class View(NamedTuple):
     alone_extra_s: float = 0.0
     split_s: float = 0.0
     watts: Watts | None = None
+    bend: tuple[Floats, Floats] = (np.ones(1), np.zeros(1))
 
     @property
     def l_max(self) -> int:

@@ -38,6 +38,12 @@ def test_alone_a_user_has_a_token_a_pass() -> None:
     assert yields(view(user(), user(), user()), 0, 0, 0) == pytest.approx([1 / 0.018] * 3)
 
 
+def test_where_a_lone_row_is_cheap_the_coordinator_alone_gets_more_and_a_draft_does_not() -> None:
+    bent = view(user())._replace(bend=(np.array([1.0, 2.0]), np.array([-0.004, 0.0])))
+    assert yields(bent, 0) == pytest.approx([1 / 0.012])
+    assert yields(bent, 3) == pytest.approx(yields(view(user()), 3))
+
+
 def test_with_draft_ahead_a_right_guess_hides_the_drafting() -> None:
     # The next 3 and the bonus token are drafted in 8 ms of the 20 of a round trip; 0.8^4 hit.
     hit = 0.8**4

@@ -33,6 +33,25 @@ def test_a_second_row_that_costs_a_pass_is_no_cheaper_for_the_line_through_all()
     assert jump.extra_s(1, 2, is_shared=False) == pytest.approx(0.0216)
 
 
+def test_a_lone_row_that_costs_less_than_the_line_says_bends_it() -> None:
+    # ONNX on a Zen 5: 6.1, 8.9, 9.9 ms, then 0.95 a row.
+    seconds = {1: 0.0061, 2: 0.0089, 3: 0.0099, 4: 0.0109, 8: 0.0147, 16: 0.0223}
+    cost = started(seconds)
+    for rows in tuple(seconds) * 10:
+        cost.add(rows, 1.5 * seconds[rows])  # the machine has become slower
+    c0_s, per_row_s = cost.line()
+    bend_s = dict(zip(*(part.tolist() for part in cost.bend()), strict=True))
+    for rows in (1, 3):
+        assert c0_s + per_row_s * rows + bend_s[rows] == pytest.approx(1.5 * seconds[rows], rel=0.02)
+    assert bend_s[1] == pytest.approx(-1.5 * 0.0018, rel=0.05)
+    assert abs(bend_s[3]) < 0.0002
+
+
+def test_noise_does_not_bend_the_line() -> None:
+    noisy = {rows: seconds * (1.05 if rows % 3 else 0.96) for rows, seconds in STEEP.items()}
+    assert not started(noisy).bend()[1].any()
+
+
 def test_a_pass_that_is_split_costs_another_one_and_does_not_bend_the_line() -> None:
     cost = started(STEEP, split_s=0.011)
     assert cost.split_s == pytest.approx(0.011, rel=0.01)
