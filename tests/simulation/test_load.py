@@ -3,6 +3,7 @@ load settled within two seconds."""
 
 import pytest
 
+from multispin_models.messages import Report
 from tests.simulation.timed_world import Agent, Costs, TimedWorld
 
 # Rows are dear: a lone user gains by drafting, eight fill the passes without.
@@ -129,3 +130,23 @@ def test_an_agent_whose_drafts_become_bad_is_left_alone_and_asked_again() -> Non
     world.run(20.0)
     assert agent.modes[-1][1] is False
     assert len(agent.modes) <= 8
+
+
+def test_an_agent_whose_reports_say_no_is_asked_more_and_more_seldom_until_they_say_yes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = TimedWorld("price", Costs(), noise=50.0)
+    agent = world.add_agent()
+    asked_s: list[float] = []
+    on_report = world.control.on_report
+
+    def reported(name: bytes, report: Report, now_ns: int) -> None:
+        asked_s.append(now_ns / 1e9)
+        on_report(name, report, now_ns)
+
+    monkeypatch.setattr(world.control, "on_report", reported)
+    world.run(60.0)
+    assert 4 <= len(asked_s) <= 7, "3 s, 6, 12, 24 apart, where every 3 s would be twenty"
+    agent.model.noise = 0.5
+    world.run(60.0 + 49.0 + 49.0)  # the first report may be half of the old drafts
+    assert agent.modes[-1][1] is False
