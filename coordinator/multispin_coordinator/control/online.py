@@ -5,8 +5,8 @@
 A request whose choice is to be the coordinator's alone gets its tokens without asking. Now and then its agent is asked
 to draft one token at a time beside that stream and to report how it fared: this costs the user nothing, keeps the
 estimates fresh, and has the draft's cache ready. Only an agent that has just reported is given the drafting back, so
-the change is seamless; one whose cooperation proved too slow, or would not pay by what it reports, is asked more and
-more seldom under such a load.
+the change is seamless; one whose cooperation proved too slow, or is far from paying by what it reports, is asked more
+and more seldom under such a load.
 
 Going on alone is not without drafts either: what the text's own past says is verified where it is worth its rows. What
 these cost is what passes with such rows take beyond passes without, in tokens of all requests (`pass_cost.py`).
@@ -22,7 +22,7 @@ from multispin_coordinator.control.lookup import LOOKED_UP, LookedUp, LookupCost
 from multispin_coordinator.control.objective import Aim, Objective, Power, Rates, weights_of
 from multispin_coordinator.control.pass_cost import PassCost, PassTime
 from multispin_coordinator.control.policies import LOOKING_UP, POLICIES, alone
-from multispin_coordinator.control.price import goodput
+from multispin_coordinator.control.price import goodput, promise
 from multispin_coordinator.control.view import ALONE, Choice, User, View
 from multispin_models.estimators import RecentMedian, Survival
 from multispin_models.messages import MOST_DRAFTED, PRICE_UNIT, Condition, Draft, Hello, Report
@@ -35,6 +35,7 @@ RUSH_NS: Final = SECOND // 400  # a request, between two plans if they are not, 
 ASK_NS: Final = 3 * SECOND  # between two reports of an agent whose requests are the coordinator's alone
 LONGEST_ASK_NS: Final = 48 * SECOND
 FORGIVEN: Final = 1.1  # slowness, above which a report that says no is no reason to ask more seldom
+HOPELESS: Final = 0.95  # of what is had without, below which cooperation is far from paying
 FRESH_NS: Final = 2 * SECOND  # a report is good for so long
 TRIAL_NS: Final = 5 * SECOND  # cooperation given up sooner was a mistake
 SLOWNESS_ROUNDS: Final = 32
@@ -76,7 +77,8 @@ class _Agent:
     is_warm: bool = True  # its last request was at work, so the next one has its prompt computed in time
     reported_ns: int = -LONGEST_ASK_NS
     is_reported: bool = False  # and no plan was made since
-    ask_ns: dict[int, int] = field(default_factory=dict)  # by the load, where it is not `ASK_NS`
+    ask_ns: int = ASK_NS
+    hopeless_ns: dict[int, int] = field(default_factory=dict)  # by the load, where that is longer
     since_ns: int | None = None  # it has been at work, over its requests; null while the coordinator goes on alone
     choice: Choice = ALONE  # of its last request
 
@@ -286,40 +288,45 @@ class Control:
         if request.is_alone is False and agent.since_ns is not None:
             was_mistake = now_ns - agent.since_ns < TRIAL_NS
             agent.since_ns = None
-            self._ask_later(agent, is_later=was_mistake)
+            agent.ask_ns = min(2 * agent.ask_ns, LONGEST_ASK_NS) if was_mistake else ASK_NS
             agent.reported_ns = now_ns
         request.is_alone = True
-        is_asked = self._plan is not alone and now_ns - agent.reported_ns >= agent.ask_ns.get(self._load, ASK_NS)
+        ask_ns = max(agent.ask_ns, agent.hopeless_ns.get(self._load, 0))
+        is_asked = self._plan is not alone and now_ns - agent.reported_ns >= ask_ns
         agent.is_warm = is_asked
         return Grant(int(is_asked), PRICE_UNIT, alone=True)
 
     @property
     def _load(self) -> int:
-        """Under another load there is another answer: requests, by powers of two."""
+        """The load that an answer is good for: open requests, by powers of two."""
         return self._num_planned.bit_length()
 
-    def _ask_later(self, agent: _Agent, *, is_later: bool) -> None:
-        if is_later:
-            agent.ask_ns[self._load] = min(2 * agent.ask_ns.get(self._load, ASK_NS), LONGEST_ASK_NS)
+    def _judge(self, agent: _Agent, *, is_hopeless: bool) -> None:
+        """Take whether a report that just came was far from what would pay."""
+        if is_hopeless:
+            agent.hopeless_ns[self._load] = min(2 * agent.hopeless_ns.get(self._load, ASK_NS), LONGEST_ASK_NS)
         else:
-            agent.ask_ns.pop(self._load, None)
+            agent.hopeless_ns.pop(self._load, None)
 
     def _replan(self, sessions: list[OpenRequest], now_ns: int) -> None:
         requests = {session.request_id: self._requests.get(session.request_id, _Request()) for session in sessions}
+        if len(requests) != self._num_planned:
+            for agent in self._agents.values():  # under another load another answer
+                agent.ask_ns = ASK_NS
         self._requests, self._planned_ns, self._num_planned, self._is_due = requests, now_ns, len(requests), False
         self._settled = None
         view = self._aimed(self.view(sessions), sessions, now_ns)
         choices = self._plan(view)
         if self.policy in LOOKING_UP:
             self._price_lookups(view, choices)
-        for session, request, choice in zip(sessions, requests.values(), choices, strict=True):
+        for user, (session, request, choice) in enumerate(zip(sessions, requests.values(), choices, strict=True)):
             request.choice = choice
             known = self._agents.get(session.agent)
             if known is None:
                 continue
             known.choice = choice
             if known.is_reported and known.slowness < FORGIVEN:
-                self._ask_later(known, is_later=choice == ALONE)
+                self._judge(known, is_hopeless=choice == ALONE and promise(view, choices, user) < HOPELESS)
             known.is_reported = False
 
     def _aimed(self, view: View, sessions: Sequence[OpenRequest], now_ns: int) -> View:

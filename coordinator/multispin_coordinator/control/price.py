@@ -20,7 +20,7 @@ from multispin_coordinator.control.allocation import Floats, Lengths
 from multispin_coordinator.control.flow import Flow, flow_of
 from multispin_coordinator.control.view import ALONE, Choice, RoundTime, View
 
-__all__ = ["goodput", "price"]
+__all__ = ["goodput", "price", "promise"]
 
 MARGIN: Final = 0.03  # of goodput
 SLACK: Final = 2  # tokens that an agent may draft beyond the length, if it finds them worth the price
@@ -55,8 +55,24 @@ def price(view: View) -> list[Choice]:
 
 def goodput(view: View, choices: Sequence[Choice]) -> float:
     """Return the tokens a second that all requests together have with what was chosen for them."""
-    lengths = np.array([min(choice.num_draft_tokens, max(1, choice.num_draft_tokens - SLACK)) for choice in choices])
-    return float(flow_of(view).rates(lengths[None]).rates.sum())
+    return float(flow_of(view).rates(_lengths(choices)[None]).rates.sum())
+
+
+def _lengths(choices: Sequence[Choice]) -> Lengths:
+    return np.array([min(choice.num_draft_tokens, max(1, choice.num_draft_tokens - SLACK)) for choice in choices])
+
+
+def promise(view: View, choices: Sequence[Choice], user: int) -> float:
+    """Return what would count with this user drafting, alone or all alike, over what counts as it was chosen."""
+    flow = flow_of(view)
+    lengths = _lengths(choices)
+    others = np.repeat(lengths[None], len(FAR), axis=0)
+    others[:, user] = FAR
+    may_draft = np.array([each.draft_s is not None for each in view.users])
+    plans = np.concatenate([np.minimum(others, view.l_max), _common(flow, may_draft)])
+    plans = plans[plans[:, user] > 0]
+    even = np.ones(len(choices))
+    return float(flow.worth(plans, even).max() / flow.worth(lengths[None], even)[0]) if len(plans) else 0.0
 
 
 def _best(flow: Flow, plans: Lengths, gain: Floats) -> Lengths:
