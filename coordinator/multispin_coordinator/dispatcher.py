@@ -474,6 +474,7 @@ class Dispatcher:
             pause_s,
             num_sweeps=num_sweeps(known),
             num_looked_up=sum(len(share.session.job or ()) for share in shares if share.session.is_own),
+            num_drafted=sum(len(share.session.job or ()) for share in shares if not share.session.is_own),
         )
 
     def _verdicts(

@@ -45,6 +45,7 @@ class Flow(NamedTuple):
     weights: Floats
     watts: Watts | None
     bend: tuple[Floats, Floats]
+    burden: float
 
     def worth(self, lengths: Lengths, gain: Floats) -> Floats:
         """Return what counts [plans] of plans [plans, users]: weighted tokens, a second or a joule.
@@ -82,6 +83,7 @@ class Flow(NamedTuple):
             drafting = np.where(alone, 0.0, share)  # shares of those that come and go
             others, beside = _company(drafting, np.stack([rows, np.ones(rows.shape)]))
             pass_s = self._pass_s(rows + others[0] + others_alone) + self.alone_extra_s * num_alone
+            pass_s = np.where(num_alone < lengths.shape[1], self.burden, 1.0) * pass_s
             # Drafts are of unlike lengths; those that go on alone are all alike, and unlike each draft.
             pass_s = pass_s + self.split_s * (others[1] + np.where(alone, 0, others_alone > 0))
             wait_s = beside * np.maximum(pass_s - gap_s, 0.0)
@@ -160,4 +162,5 @@ def flow_of(view: View) -> Flow:
         weights=np.array([user.weight for user in view.users]),
         watts=view.watts,
         bend=view.bend,
+        burden=view.burden,
     )

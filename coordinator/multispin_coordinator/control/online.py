@@ -90,6 +90,7 @@ class _Request:
     choice: Choice | None = None
     is_alone: bool | None = None
     granted_ns: int = 0
+    is_asked: bool = False  # to draft beside the stream, and to report
     num_rounds: int = 0  # since it cooperates
     text: LookedUp | None = None
 
@@ -156,6 +157,7 @@ class Control:
         *,
         num_sweeps: int = 1,
         num_looked_up: int = 0,
+        num_drafted: int = 0,
     ) -> None:
         """Take the time of a pass whose rows were all scored.
 
@@ -164,9 +166,16 @@ class Control:
             seconds: of the pass.
             pause_s: since the pass before, if there was work left for this one; null if there was none.
             num_sweeps: as `passes.num_sweeps`.
-            num_looked_up: of the rows.
+            num_looked_up, num_drafted: of the rows.
         """
-        self._passes.add(num_rows, seconds, num_sweeps=num_sweeps, num_looked_up=num_looked_up)
+        self._passes.add(
+            num_rows,
+            seconds,
+            num_sweeps=num_sweeps,
+            num_looked_up=num_looked_up,
+            num_drafted=num_drafted,
+            is_disturbed=any(request.is_asked for request in self._requests.values()),
+        )
         if pause_s is not None:
             self._passes.add_pause(pause_s)
 
@@ -253,6 +262,7 @@ class Control:
         else:
             granted = self._go_alone(request, known, now_ns)
         request.granted_ns = now_ns
+        request.is_asked = granted.alone and granted.num_draft_tokens > 0
         if request.is_alone is not was_alone:
             self._settled = None
         return granted
@@ -361,7 +371,16 @@ class Control:
         if self.policy in LOOKING_UP:
             tokens, more_s = self._lookups.expected(self._lookup_cost)
         users = tuple(self._user(session) for session in sessions)
-        return View(users, c0_s, per_row_s, tokens, more_s, self._passes.split_s, bend=self._passes.bend())
+        return View(
+            users,
+            c0_s,
+            per_row_s,
+            tokens,
+            more_s,
+            self._passes.split_s,
+            bend=self._passes.bend(),
+            burden=self._passes.burden,
+        )
 
     def _user(self, session: OpenRequest) -> User:
         request = self._requests.get(session.request_id)

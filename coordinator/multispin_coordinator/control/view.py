@@ -48,6 +48,7 @@ class View(NamedTuple):
         split_s: that a pass takes longer for each text in it that has another number of rows than the others.
         watts: of all ends, where tokens per joule count; else null.
         bend: (rows, seconds), by which passes of few rows are off that line; interpolated in between.
+        burden: times as long a pass takes where agents draft.
     """
 
     users: tuple[User, ...]
@@ -58,6 +59,7 @@ class View(NamedTuple):
     split_s: float = 0.0
     watts: Watts | None = None
     bend: tuple[Floats, Floats] = (np.ones(1), np.zeros(1))
+    burden: float = 1.0
 
     @property
     def l_max(self) -> int:

@@ -44,6 +44,12 @@ def test_where_a_lone_row_is_cheap_the_coordinator_alone_gets_more_and_a_draft_d
     assert yields(bent, 3) == pytest.approx(yields(view(user()), 3))
 
 
+def test_what_passes_with_drafts_take_more_is_theirs_alone() -> None:
+    burdened = view(user())._replace(burden=1.5)
+    assert yields(burdened, 0) == yields(view(user()), 0)
+    assert yields(burdened, 3) == pytest.approx([2.952 / (0.007 + 1.5 * 0.019)])
+
+
 def test_with_draft_ahead_a_right_guess_hides_the_drafting() -> None:
     # The next 3 and the bonus token are drafted in 8 ms of the 20 of a round trip; 0.8^4 hit.
     hit = 0.8**4

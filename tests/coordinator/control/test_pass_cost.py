@@ -1,8 +1,18 @@
 """What passes cost: hand-worked lines, jumps and splits, and what passes with looked-up rows really took."""
 
+from typing import Any
+
 import pytest
 
-from multispin_coordinator.control.pass_cost import FORGOTTEN, LEAST_EXTRA, PassCost, PassTime
+from multispin_coordinator.control.pass_cost import (
+    FORGOTTEN,
+    LEAST_COMPARED,
+    LEAST_EXTRA,
+    MOST_DISTURBED,
+    UNBURDENED,
+    PassCost,
+    PassTime,
+)
 from multispin_coordinator.passes import num_sweeps
 
 STEEP = {1: 0.0185, 2: 0.026, 3: 0.0335, 4: 0.041, 8: 0.071, 16: 0.131}  # 11 + 7.5 * rows
@@ -50,6 +60,53 @@ def test_a_lone_row_that_costs_less_than_the_line_says_bends_it() -> None:
 def test_noise_does_not_bend_the_line() -> None:
     noisy = {rows: seconds * (1.05 if rows % 3 else 0.96) for rows, seconds in STEEP.items()}
     assert not started(noisy).bend()[1].any()
+
+
+def test_what_is_looked_up_is_priced_by_the_curve_where_plans_are_not() -> None:
+    # 9 % more at three rows is too little to bend plans, but it is most of what two rows more cost.
+    seconds = {1: 0.0066, 2: 0.0072, 3: 0.0085, 4: 0.0085, 8: 0.0112, 16: 0.0156}
+    cost = started(seconds)
+    assert not cost.bend()[1].any()
+    assert cost.extra_s(1, 2, is_shared=False) == pytest.approx(0.0019, rel=0.05)
+    assert cost.extra_s(3, 1, is_shared=False) < cost.extra_s(1, 2, is_shared=False) / 2
+
+
+def add(cost: PassCost, rows: int, times: float, count: int, **flags: Any) -> None:
+    for _ in range(count):
+        cost.add(rows, times * STEEP[rows], **flags)
+
+
+def test_passes_with_drafts_that_take_longer_do_not_make_those_without_look_slower() -> None:
+    cost = started(STEEP)
+    add(cost, 1, 1.0, 20)
+    add(cost, 3, 1.3, LEAST_COMPARED - 1, num_drafted=2)
+    assert cost.burden == 1.0, "not yet believed"
+    add(cost, 3, 1.3, 100, num_drafted=2)
+    assert cost.burden == pytest.approx(1.3, rel=0.01)
+    assert cost.line() == pytest.approx((0.011, 0.0075), rel=0.01)
+    add(cost, 3, 2.6, 30, num_drafted=2)  # the machine has become slower: so are passes without, then
+    assert cost.burden == pytest.approx(1.3, rel=0.01)
+    c0_s, per_row_s = cost.line()
+    assert c0_s + 3 * per_row_s == pytest.approx(2 * STEEP[3], rel=0.01)
+
+
+def test_a_burden_is_forgotten_when_nobody_has_drafted_for_long() -> None:
+    cost = started(STEEP)
+    add(cost, 1, 1.0, 20)
+    add(cost, 3, 1.3, 20, num_drafted=2)
+    add(cost, 1, 1.0, UNBURDENED - 1)
+    assert cost.burden > 1.2
+    add(cost, 1, 1.0, 1)
+    assert cost.burden == 1.0
+
+
+def test_an_agent_that_drafts_beside_the_stream_does_not_make_passes_look_slower() -> None:
+    cost = started(STEEP)
+    add(cost, 1, 1.0, 20)
+    add(cost, 1, 1.4, MOST_DISTURBED, is_disturbed=True)
+    assert cost.line() == pytest.approx((0.011, 0.0075), rel=0.01)
+    add(cost, 1, 1.4, 16 * (MOST_DISTURBED + 1), is_disturbed=True)  # but if it never ends, that is how it is
+    assert sum(cost.line()) == pytest.approx(1.4 * 0.0185, rel=0.02)
 
 
 def test_a_pass_that_is_split_costs_another_one_and_does_not_bend_the_line() -> None:
