@@ -12,7 +12,7 @@ its next draft a gap after its verdict, waits for the pass under way, and is in 
     rows   the request's own, and of each other one its rows times the share of passes that it is in
 
 These depend on each other and are iterated. A model of means: near enough to rank lengths (`test_flow.py` compares it
-with the simulator); how far off it is for one agent is measured and divided out (`User.slowness`).
+with the simulator); how far off it is for one agent is measured and added (`User.late_s`).
 """
 
 from typing import Final, NamedTuple
@@ -26,6 +26,7 @@ from multispin_coordinator.control.view import View
 __all__ = ["Flow", "Flows", "flow_of"]
 
 ITERATIONS: Final = 6
+LEAST_ROUND: Final = 0.5  # of what is expected, that a round takes
 SETTLED: Final = 1e-3  # of a share of the passes
 
 
@@ -37,7 +38,7 @@ class Flow(NamedTuple):
     survival: Floats
     expected: Floats
     hit: Floats
-    slowness: Floats
+    late_s: Floats
     c0_s: float
     per_row_s: float
     alone_extra_s: float
@@ -45,7 +46,7 @@ class Flow(NamedTuple):
     weights: Floats
     watts: Watts | None
     bend: tuple[Floats, Floats]
-    burden: float
+    burden_s: float
 
     def worth(self, lengths: Lengths, gain: Floats) -> Floats:
         """Return what counts [plans] of plans [plans, users]: weighted tokens, a second or a joule.
@@ -59,6 +60,10 @@ class Flow(NamedTuple):
         return np.asarray(
             tokens if self.watts is None else tokens / self.watts.of(flows.busy, (lengths > 0).astype(float))
         )
+
+    def late(self, round_s: Floats) -> Floats:
+        """Return how long rounds [..., users] really take."""
+        return np.maximum(round_s + self.late_s, LEAST_ROUND * round_s)
 
     def _pass_s(self, rows: Floats) -> Floats:
         straight_s = self.c0_s + self.per_row_s * rows
@@ -83,7 +88,7 @@ class Flow(NamedTuple):
             drafting = np.where(alone, 0.0, share)  # shares of those that come and go
             others, beside = _company(drafting, np.stack([rows, np.ones(rows.shape)]))
             pass_s = self._pass_s(rows + others[0] + others_alone) + self.alone_extra_s * num_alone
-            pass_s = np.where(num_alone < lengths.shape[1], self.burden, 1.0) * pass_s
+            pass_s = pass_s + np.where(num_alone < lengths.shape[1], self.burden_s, 0.0)
             # Drafts are of unlike lengths; those that go on alone are all alike, and unlike each draft.
             pass_s = pass_s + self.split_s * (others[1] + np.where(alone, 0, others_alone > 0))
             wait_s = beside * np.maximum(pass_s - gap_s, 0.0)
@@ -98,7 +103,7 @@ class Flow(NamedTuple):
                 passes = 1 + np.ceil(miss_s / pass_s) + hit * (np.ceil(hit_s / pass_s) - np.ceil(miss_s / pass_s))
                 round_s = np.where(others_alone > 0, pass_s * passes, round_s)
             round_s = np.where(alone, pass_s, round_s)
-            before, slowed_s = share, np.where(alone, round_s, round_s * self.slowness)
+            before, slowed_s = share, np.where(alone, round_s, self.late(round_s))
             share = np.minimum(1.0, pass_s / slowed_s)
             if np.abs(share - before).max() < SETTLED:
                 break
@@ -130,7 +135,7 @@ class Flows(NamedTuple):
 
     Attributes:
         rates: [plans, users], tokens per second.
-        round_s: [plans, users], seconds of a round, its slowness left out.
+        round_s: [plans, users], seconds of a round, its lateness left out.
         busy: [plans], share of the time in which passes are computed.
     """
 
@@ -154,7 +159,7 @@ def flow_of(view: View) -> Flow:
         survival=survival,
         expected=expected,
         hit=hit,
-        slowness=np.array([user.slowness for user in view.users]),
+        late_s=np.array([user.late_s for user in view.users]),
         c0_s=view.c0_s,
         per_row_s=view.per_row_s,
         alone_extra_s=view.alone_extra_s,
@@ -162,5 +167,5 @@ def flow_of(view: View) -> Flow:
         weights=np.array([user.weight for user in view.users]),
         watts=view.watts,
         bend=view.bend,
-        burden=view.burden,
+        burden_s=view.burden_s,
     )

@@ -34,12 +34,12 @@ PLAN_NS: Final = SECOND  # between two plans, if the open requests are the same
 RUSH_NS: Final = SECOND // 400  # a request, between two plans if they are not, lest thousands plan all the time
 ASK_NS: Final = 3 * SECOND  # between two reports of an agent whose requests are the coordinator's alone
 LONGEST_ASK_NS: Final = 48 * SECOND
-FORGIVEN: Final = 1.1  # slowness, above which a report that says no is no reason to ask more seldom
+FORGIVEN: Final = 0.1  # of a pass; later rounds are no reason to ask more seldom: what delayed them may be over
 HOPELESS: Final = 0.95  # of what is had without, below which cooperation is far from paying
 FRESH_NS: Final = 2 * SECOND  # a report is good for so long
 TRIAL_NS: Final = 5 * SECOND  # cooperation given up sooner was a mistake
-SLOWNESS_ROUNDS: Final = 32
-SLOWNESS_BOUNDS: Final = (0.5, 3.0)
+LATE_ROUNDS: Final = 32
+LATE_BOUNDS: Final = (-0.5, 2.0)  # of what was expected
 COLD_ROUNDS: Final = 3  # of a request that begins to cooperate, which are not like those to come
 PRIOR_ACCEPTANCE: Final = 0.7  # as the agents believe before their first round
 MOST_REPORTED: Final = 64  # tokens of one report that count
@@ -73,7 +73,7 @@ class _Agent:
     survival: Survival
     draft_s: RecentMedian = field(default_factory=RecentMedian)
     network_s: RecentMedian = field(default_factory=RecentMedian)
-    slowness: float = 1.0
+    late_s: float = 0.0
     is_warm: bool = True  # its last request was at work, so the next one has its prompt computed in time
     reported_ns: int = -LONGEST_ASK_NS
     is_reported: bool = False  # and no plan was made since
@@ -202,7 +202,7 @@ class Control:
         self._on_times(agent, report.draft_us, report.network_us)
         for index in range(min(report.num_drafted, MOST_REPORTED)):
             known.survival.add(1, int(index < report.num_hits))
-        known.slowness **= 0.5  # what slowed its rounds may be over
+        known.late_s *= 0.5  # what delayed its rounds may be over
         known.reported_ns, known.is_reported = now_ns, True
         self._is_due = True
 
@@ -222,9 +222,10 @@ class Control:
         request.num_rounds += 1
         is_usual = num_drafted and request.num_rounds > COLD_ROUNDS
         if is_usual and request.choice is not None and request.choice.round_s is not None and self._is_settled():
-            ratio = (now_ns - request.granted_ns) / 1e9 / request.choice.round_s.at(num_drafted)
-            low, high = SLOWNESS_BOUNDS
-            known.slowness += (min(max(ratio, low), high) - known.slowness) / SLOWNESS_ROUNDS
+            expected_s = request.choice.round_s.at(num_drafted)
+            late_s = (now_ns - request.granted_ns) / 1e9 - expected_s
+            low, high = LATE_BOUNDS
+            known.late_s += (min(max(late_s, low * expected_s), high * expected_s) - known.late_s) / LATE_ROUNDS
 
     def _is_settled(self) -> bool:
         """Return whether all do what was planned: else rounds take longer than they should."""
@@ -335,7 +336,7 @@ class Control:
             if known is None:
                 continue
             known.choice = choice
-            if known.is_reported and known.slowness < FORGIVEN:
+            if known.is_reported and known.late_s < FORGIVEN * view.c0_s:
                 self._judge(known, is_hopeless=choice == ALONE and promise(view, choices, user) < HOPELESS)
             known.is_reported = False
 
@@ -379,7 +380,7 @@ class Control:
             more_s,
             self._passes.split_s,
             bend=self._passes.bend(),
-            burden=self._passes.burden,
+            burden_s=self._passes.burden_s,
         )
 
     def _user(self, session: OpenRequest) -> User:
@@ -393,5 +394,5 @@ class Control:
             survival=np.concatenate([[1.0], agent.survival.survival()[: self._l_max]]),
             drafts_ahead=agent.drafts_ahead,
             is_alone=request is None or request.is_alone is not False,
-            slowness=agent.slowness,
+            late_s=agent.late_s,
         )

@@ -7,7 +7,7 @@ splits  llama.cpp computes sequences together only where they have as many rows;
         the weights, so the first row more of one text among several may cost as much as a pass. How much of c0 it
         costs is measured at the start, on every engine
 extra   of passes with looked-up rows, what these really took beyond passes without, over what was expected
-burden  of passes with drafts, what these really take over what the line says: the processor has waited for them, its
+burden  of passes with drafts, what these really take beyond what the line says: the processor has waited for them, its
         caches hold other things, and agents on the same machine take its memory's time. Learnt from the first passes
         with drafts after some without, when both are known; the line is that of passes without
 """
@@ -30,7 +30,7 @@ BEND_BOUNDS: Final = (0.2, 5.0)
 EXTRA_BOUNDS: Final = (0.5, 4.0)
 LEAST_EXTRA: Final = 4  # passes with looked-up rows, before what they took is believed
 FORGOTTEN: Final = 256  # passes without, after which it is tried again
-BURDEN_BOUNDS: Final = (0.8, 2.0)
+BURDEN_BOUNDS: Final = (-0.2, 1.0)  # of c0
 COMPARED: Final = 24  # passes with drafts that are compared with those before
 LEAST_COMPARED: Final = 8  # of them, before they are believed
 UNBURDENED: Final = 4096  # passes without drafts, after which it is tried again
@@ -125,18 +125,18 @@ class PassCost:
         if self._without is not None and self._num_with <= COMPARED:
             times = self._times(num_sweeps)
             expected_s = self._without.at(rows / times) * times * self._factor(rows / times)
-            if expected_s > 0:
-                self._burden.add(seconds / expected_s)
+            self._burden.add(seconds - expected_s)
             return
-        self._add_to_line(rows, seconds / self.burden, num_sweeps)
+        self._add_to_line(rows, max(seconds - self.burden_s, seconds / 2), num_sweeps)
 
     @property
-    def burden(self) -> float:
-        """What passes with drafts take, over what passes without would."""
-        burden = self._burden.estimate()
-        if burden is None or burden.num_samples < LEAST_COMPARED:
-            return 1.0
-        return float(np.clip(burden.value, *BURDEN_BOUNDS))
+    def burden_s(self) -> float:
+        """Seconds that a pass with drafts takes beyond one of as many rows without."""
+        burden, line = self._burden.estimate(), self._line.estimate()
+        if burden is None or line is None or burden.num_samples < LEAST_COMPARED:
+            return 0.0
+        low, high = BURDEN_BOUNDS
+        return min(max(burden.value, low * line.intercept), high * line.intercept)
 
     def _times(self, num_sweeps: int) -> float:
         return 1.0 + self._split_share * (num_sweeps - 1)  # c0 is in it so many times

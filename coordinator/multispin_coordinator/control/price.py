@@ -120,6 +120,6 @@ def _break_even(flow: Flow, lengths: Lengths, ends: Lengths) -> Floats:
     plans[len(users) + users, users] = ends
     flows = flow.rates(plans)
     without, with_it = (flows.rates * flow.weights).sum(axis=1).reshape(2, -1)
-    round_s = flows.round_s[len(users) + users, users] * flow.slowness / flow.weights
+    round_s = flow.late(flows.round_s[len(users) + users, users]) / flow.weights
     # Goodput is linear in the survival of the last token: one more of it adds its weight / round.
     return np.asarray(flow.survival[users, ends] - (with_it - without) * round_s)

@@ -23,7 +23,7 @@ class User(NamedTuple):
         survival: [l_max + 1], that the first 0, 1, ... drafted tokens are all accepted.
         drafts_ahead: its agent drafts while a verdict is in flight.
         is_alone: the coordinator generates alone for it now.
-        slowness: how long its rounds took, over how long they were expected to take; 1 while not known.
+        late_s: how much longer its rounds took than expected; 0 while not known.
         weight: of its tokens in the goodput.
     """
 
@@ -32,7 +32,7 @@ class User(NamedTuple):
     survival: Floats
     drafts_ahead: bool
     is_alone: bool
-    slowness: float
+    late_s: float
     weight: float = 1.0
 
 
@@ -48,7 +48,7 @@ class View(NamedTuple):
         split_s: that a pass takes longer for each text in it that has another number of rows than the others.
         watts: of all ends, where tokens per joule count; else null.
         bend: (rows, seconds), by which passes of few rows are off that line; interpolated in between.
-        burden: times as long a pass takes where agents draft.
+        burden_s: that a pass takes longer where agents draft.
     """
 
     users: tuple[User, ...]
@@ -59,7 +59,7 @@ class View(NamedTuple):
     split_s: float = 0.0
     watts: Watts | None = None
     bend: tuple[Floats, Floats] = (np.ones(1), np.zeros(1))
-    burden: float = 1.0
+    burden_s: float = 0.0
 
     @property
     def l_max(self) -> int:
@@ -73,7 +73,7 @@ class Choice(NamedTuple):
     Attributes:
         num_draft_tokens: most to be drafted in a round; 0: the coordinator goes on alone.
         price: least predicted survival worth verifying.
-        round_s: how long its rounds should take, its slowness left out; null where the policy does not say.
+        round_s: how long its rounds should take, its lateness left out; null where the policy does not say.
     """
 
     num_draft_tokens: int

@@ -16,7 +16,7 @@ L_MAX = 8
 
 
 def user(alpha: float = 0.8, draft_s: float | None = 0.002, **changes: Any) -> User:
-    values = {"network_s": 0.001, "drafts_ahead": False, "is_alone": False, "slowness": 1.0} | changes
+    values = {"network_s": 0.001, "drafts_ahead": False, "is_alone": False, "late_s": 0.0} | changes
     return User(draft_s, survival=np.asarray(alpha ** np.arange(L_MAX + 1.0)), **values)
 
 
@@ -45,9 +45,9 @@ def test_where_a_lone_row_is_cheap_the_coordinator_alone_gets_more_and_a_draft_d
 
 
 def test_what_passes_with_drafts_take_more_is_theirs_alone() -> None:
-    burdened = view(user())._replace(burden=1.5)
+    burdened = view(user())._replace(burden_s=0.010)
     assert yields(burdened, 0) == yields(view(user()), 0)
-    assert yields(burdened, 3) == pytest.approx([2.952 / (0.007 + 1.5 * 0.019)])
+    assert yields(burdened, 3) == pytest.approx([2.952 / 0.036])
 
 
 def test_with_draft_ahead_a_right_guess_hides_the_drafting() -> None:
@@ -70,8 +70,9 @@ def test_beside_a_user_that_goes_on_alone_a_round_is_a_whole_number_of_passes() 
     assert alone == pytest.approx(1 / 0.018)
 
 
-def test_a_slow_agents_rounds_count_as_long_as_they_are() -> None:
-    assert yields(view(user(slowness=2.0)), 3) == pytest.approx([2.952 / 0.052])
+def test_rounds_that_come_late_count_as_long_as_they_are() -> None:
+    assert yields(view(user(late_s=0.010)), 3) == pytest.approx([2.952 / 0.036])
+    assert yields(view(user(late_s=-1.0)), 3) == pytest.approx([2.952 / 0.013])
 
 
 # -- price --

@@ -20,7 +20,7 @@ SECOND = 1_000_000_000
 
 
 def user(alpha: float = 0.8, draft_s: float = 0.002, **changes: Any) -> User:
-    values = {"network_s": 0.001, "drafts_ahead": False, "is_alone": False, "slowness": 1.0} | changes
+    values = {"network_s": 0.001, "drafts_ahead": False, "is_alone": False, "late_s": 0.0} | changes
     return User(draft_s, survival=np.asarray(alpha ** np.arange(L_MAX + 1.0)), **values)
 
 
