@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from multispin_coordinator.control.flow import flow_of
 from multispin_coordinator.control.policies import POLICIES
-from multispin_coordinator.control.price import price
+from multispin_coordinator.control.price import price, promise
 from multispin_coordinator.control.view import ALONE, User, View
 
 L_MAX = 8
@@ -140,6 +140,14 @@ def test_an_agent_that_is_at_work_goes_on_for_less_than_one_that_is_not() -> Non
     assert yields(view(user(**nearly)), 1)[0] == pytest.approx(1.004 / 0.016, rel=1e-3)
     assert price(view(user(**nearly)))[0].num_draft_tokens > 0
     assert price(view(user(**nearly, is_alone=True))) == [ALONE]
+
+
+def test_what_cooperation_promises_is_known_without_trying_it() -> None:
+    slow, quick = user(0.9, 0.05, is_alone=True), user(0.9, 0.001, is_alone=True)
+    seen = view(slow, quick)
+    assert promise(seen, [ALONE, ALONE], 0) < 0.95
+    assert promise(seen, [ALONE, ALONE], 1) > 1.3
+    assert promise(view(user(draft_s=None)), [ALONE], 0) < 1.0, "of whom nothing is known, as slow as a pass"
 
 
 @pytest.mark.parametrize("name", ["homogeneous", "heterogeneous", "exact"])
