@@ -144,9 +144,8 @@ def test_an_agent_that_is_at_work_goes_on_for_less_than_one_that_is_not() -> Non
 
 def test_what_cooperation_promises_is_known_without_trying_it() -> None:
     slow, quick = user(0.9, 0.05, is_alone=True), user(0.9, 0.001, is_alone=True)
-    seen = view(slow, quick)
-    assert promise(seen, [ALONE, ALONE], 0) < 0.95
-    assert promise(seen, [ALONE, ALONE], 1) > 1.3
+    assert promise(view(slow, slow), [ALONE, ALONE], 1) < 0.95
+    assert promise(view(quick), [ALONE], 0) > 1.3
     assert promise(view(user(draft_s=None)), [ALONE], 0) < 1.0, "of whom nothing is known, as slow as a pass"
 
 
