@@ -85,6 +85,7 @@ class _Serving:
         self._missed_round = 0
         self._sends_ns: list[int] = []  # of what awaits its answer, the first and all repeats
         self._up_bytes = 0
+        self._is_put_off = False
         self._heard_ns = self._now_ns()
         self._retry_s = config.retry_s
 
@@ -187,9 +188,11 @@ class _Serving:
 
     def _on_heard_again(self, heard: HeardAgain) -> None:
         """Ask at once for what was lost meanwhile; what comes twice does no harm."""
-        if not self._inbox.empty():
+        if not self._inbox.empty() and not self._is_put_off:  # once: what is there may be another of these
+            self._is_put_off = True
             self._inbox.put_nowait(heard)  # the answer may have come with it
             return
+        self._is_put_off = False
         self._retry_s = self._config.retry_s
         if self._heard_ns < heard.heard_ns and self._generation.flight is not None:
             self._send(self._generation.repeat(), is_repeat=True)
