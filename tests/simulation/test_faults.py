@@ -47,6 +47,10 @@ def test_what_can_fail_does() -> None:
         assert sum(getattr(run, name) for run in runs), name
 
 
+def test_two_signs_of_life_at_once_do_not_make_an_agent_spin() -> None:
+    assert run_of(6967).problems == ()  # it did not end
+
+
 @pytest.mark.parametrize("seed", SEEDS[:6])
 def test_the_text_is_the_targets_on_a_sound_network(seed: int) -> None:
     setting = sound(draw_setting(seed))
