@@ -10,6 +10,7 @@ from multispin_models.errors import ConfigError, EngineFault, LimitError, ModelE
 from multispin_models.language_model import Logits, ModelInfo, Rows
 from multispin_models.onnx.arrangement import Part
 from multispin_models.onnx.exported import WEIGHTS_FILE, ExportManifest, read_export
+from multispin_models.onnx.huge_pages import move_to_huge_pages
 from multispin_models.onnx.session import MAX_ROWS, GraphSession
 from multispin_models.onnx.variants import AttentionForm, CacheForm, Variant, WeightForm, exact_cache, exact_weights
 
@@ -198,6 +199,7 @@ def load_onnx(
         raise ModelError(
             f"no memory for {max_sequences} sequences of {n_ctx} tokens, {max_rows} rows of {directory}: ask for less"
         ) from error
+    move_to_huge_pages()
     return OnnxModel(
         session, _describe(directory, manifest, session, n_ctx, max_sequences, max_rows, num_threads, name)
     )
