@@ -29,7 +29,7 @@ __all__ = [
 WEIGHTS_FILE: Final = "weights.bin"
 VOCABULARY_FILE: Final = "vocabulary.gguf"
 MANIFEST_FILE: Final = "manifest.json"
-FORMAT_VERSION: Final = 5
+FORMAT_VERSION: Final = 6
 _CHUNK_BYTES: Final = 1 << 22
 
 

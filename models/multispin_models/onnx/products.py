@@ -117,10 +117,11 @@ class ProductWriter:
         if not self._shared:
             self._shared = self._shared_constants()
         shared = self._shared
-        largest = b.one("ReduceMax", b.one("Abs", rows), shared["inputs"], keepdims=0)
+        largest = b.one("ReduceMax", b.one("Abs", rows), shared["inputs"], keepdims=1)
         scale = b.one("Mul", largest, shared["step"])  # 0 for a row of zeros: whatever its integers, 0 * them is right
         zeros = b.one("Expand", shared["middle"], b.one("Shape", scale)) if name == "head" else self._zeros(scale)
-        integers = b.one("QuantizeLinear", rows, scale, zeros, axis=0)
+        # One block a row: the scale [R, 1] is that of the product behind it as well.
+        integers = b.one("QuantizeLinear", rows, scale, zeros, axis=1, block_size=matrix.shape[1])
         weights = quantize_rows_8(matrix)
         signed = b.constant(f"{name}.weight", weights.values.T)
         stored = b.same_bytes(f"{name}.weight.bytes", signed, TensorProto.UINT8)
@@ -131,7 +132,7 @@ class ProductWriter:
         with b.only(v.file_name for v in VARIANTS if v.weights == "unsigned"):
             unsigned = b.one("BitwiseXor", stored, shared["middle"])
             b.node("MatMulIntegerToFloat", [integers, unsigned, *inputs, shared["middle"]], [product], CONTRIB)
-        return b.one("Mul", product, b.one("Unsqueeze", scale, shared["inputs"]))
+        return b.one("Mul", product, scale)
 
     def _mixed(self, rows: str, inputs: int) -> str:
         """Return rows [R, inputs] with each block of inputs times the Hadamard matrix."""
