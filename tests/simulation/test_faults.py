@@ -51,6 +51,17 @@ def test_two_signs_of_life_at_once_do_not_make_an_agent_spin() -> None:
     assert run_of(6967).problems == ()  # it did not end
 
 
+@pytest.mark.xfail(strict=True, reason="known, see coordinator/docs/simulation.md: a repeated Open after the end")
+def test_an_open_that_is_repeated_after_its_text_has_ended() -> None:
+    assert run_of(1188).problems == ()
+
+
+@pytest.mark.xfail(strict=True, reason="known, see coordinator/docs/simulation.md: a session is left open")
+@pytest.mark.parametrize("seed", [2346, 5256])
+def test_no_session_is_left(seed: int) -> None:
+    assert run_of(seed).problems == ()
+
+
 @pytest.mark.parametrize("seed", SEEDS[:6])
 def test_the_text_is_the_targets_on_a_sound_network(seed: int) -> None:
     setting = sound(draw_setting(seed))
