@@ -21,6 +21,7 @@ from multispin_coordinator.batcher import Share, plan_pass
 from multispin_coordinator.config import Limits
 from multispin_coordinator.control.online import BY_ITSELF, LAST, Control, Grant
 from multispin_coordinator.control.uplink import Uplink
+from multispin_coordinator.ended_rounds import EndedRounds
 from multispin_coordinator.fleet import AgentState, Fleet
 from multispin_coordinator.page.journal import PageJournal
 from multispin_coordinator.passes import Outcome, Pass, PassTiming, num_sweeps, work_of
@@ -147,6 +148,7 @@ class Dispatcher:
         self._max_context = min(limits.max_context_tokens, target.n_ctx)
         # Only where a sequence that is cut back is, to the last bit, one that was computed anew.
         self._roster = Roster(limits.max_sessions, keeps=limits.keep_sequences and bool(target.exact))
+        self._ended = EndedRounds(limits.session_timeout_s)
         self._running: list[Share] = []
         self._pending_since_ns: int | None = None  # end of the last pass, if it left work for the next
         self._deferred: dict[int, tuple[bytes, Open, int]] = {}  # Opens that came while their session was computed
@@ -277,6 +279,10 @@ class Dispatcher:
             session.reopen(opened, self._max_context)
             session.agent = agent
         else:
+            last = self._ended.last(agent, opened.request_id)
+            if opened.round <= last:
+                text = f"round {opened.round}, but round {last} is over; open it again"
+                raise Reject("out_of_step", text, opened.request_id, opened.round)
             self._check_room(agent, opened)
             session = Session(opened, agent, self._max_context, self._rule)
         session.received_ns = now_ns
@@ -523,6 +529,7 @@ class Dispatcher:
             looked_up = self.control.look_up(session.request_id, session.tokens)
         if finish != GOES_ON:
             self._roster.drop(session)  # an Open that came meanwhile is served after it
+            self._ended.add(session.agent, session.request_id, session.round, timing.finished_ns)
         elif grant.alone:
             session.go_on_alone(timing.finished_ns, looked_up)
             self._roster.queue(session)
@@ -610,6 +617,7 @@ class Dispatcher:
 
     def _end(self, session: Session, end: str, now_ns: int) -> None:
         self._roster.drop(session)
+        self._ended.add(session.agent, session.request_id, session.round, now_ns)
         if self.journal is not None:
             self.journal.ended(session.request_id, end, now_ns)
 

@@ -258,6 +258,25 @@ def test_opening_again_during_the_pass_that_ends_the_text_is_answered_too() -> N
     assert (verdict.round, verdict.next_token_id, verdict.finish) == (1, ALONE[0], 2)
 
 
+def test_a_late_copy_of_an_open_does_not_begin_its_round_again_when_the_text_has_ended() -> None:
+    coordinator = Coordinator("a", "b")
+    opened = msgspec.structs.replace(OPEN, max_tokens=1)
+    coordinator.say("a", opened)
+    assert coordinator.one_verdict().finish == 2
+    assert coordinator.refusal("a", opened) == "out_of_step"
+    coordinator.say("a", msgspec.structs.replace(opened, round=1))  # as an agent does that is refused
+    assert coordinator.one_verdict().next_token_id == ALONE[0]
+    coordinator.say("b", opened)  # another agent has rounds of its own
+    assert coordinator.one_verdict().round == 0
+
+
+def test_a_late_copy_of_an_open_does_not_begin_its_round_again_when_it_was_closed() -> None:
+    coordinator = opened_at_round_0()
+    coordinator.say("a", Close(7))
+    assert coordinator.refusal("a", OPEN) == "out_of_step"
+    assert coordinator.dispatcher.sessions == {}
+
+
 def test_opening_again_during_the_pass_that_fails_for_the_last_time_is_answered_too() -> None:
     coordinator = Coordinator("a")
     coordinator.say("a", OPEN)

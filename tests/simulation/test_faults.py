@@ -51,15 +51,9 @@ def test_two_signs_of_life_at_once_do_not_make_an_agent_spin() -> None:
     assert run_of(6967).problems == ()  # it did not end
 
 
-@pytest.mark.xfail(strict=True, reason="known, see coordinator/docs/simulation.md: a repeated Open after the end")
-def test_an_open_that_is_repeated_after_its_text_has_ended() -> None:
-    assert run_of(1188).problems == ()
-
-
-@pytest.mark.xfail(strict=True, reason="known, see coordinator/docs/simulation.md: a session is left open")
-@pytest.mark.parametrize("seed", [2346, 5256])
-def test_no_session_is_left(seed: int) -> None:
-    assert run_of(seed).problems == ()
+@pytest.mark.parametrize("seed", [1188, 2346, 5256])
+def test_a_copy_of_an_open_that_comes_after_the_end_begins_no_round_again(seed: int) -> None:
+    assert run_of(seed).problems == ()  # another text, and sessions that were left
 
 
 @pytest.mark.parametrize("seed", SEEDS[:6])
