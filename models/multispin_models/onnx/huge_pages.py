@@ -44,19 +44,19 @@ def move_to_huge_pages(settings: Path = _SETTINGS, smaps: Path = _SMAPS) -> None
     """
     try:
         if "[never]" in (settings / "enabled").read_text():
-            log.debug("weights stay in small pages: %s says never", settings / "enabled")
+            log.info("weights stay in small pages: %s says never", settings / "enabled")
             return
         page = int((settings / "hpage_pmd_size").read_text())
         mappings = worth_moving(smaps.read_text().splitlines(), page)
     except (OSError, ValueError) as error:
-        log.debug("weights stay in small pages: %s", error)
+        log.info("weights stay in small pages: %s", error)
         return
     madvise = ctypes.CDLL(None, use_errno=True).madvise
     madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     for mapping in mappings:
         if madvise(mapping.start, mapping.end - mapping.start, _MADV_COLLAPSE):
             reason = os.strerror(ctypes.get_errno())
-            log.debug(
+            log.info(
                 "of %d bytes at %x some stay in small pages: %s", mapping.end - mapping.start, mapping.start, reason
             )
 
