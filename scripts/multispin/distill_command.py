@@ -5,9 +5,10 @@
     multispin models distill more --continue-from draft.gguf --conversations 20000 --steps 20000
 
 Each stage goes on where an earlier run stopped. The folder holds corpus/ (the target's text), checkpoint.npz (the
-state of training, with the optimizer's), training.jsonl (the reports), and in the end draft.layers.gguf (the draft's
-own layers, to be shipped), draft.gguf (a whole model, to be served) and draft.toml (the pair). Training is numpy: one
-process, as many threads as OPENBLAS_NUM_THREADS allows, no further package.
+state of training, with the optimizer's), level.npz (the same before the rate fell: what a longer run goes on from),
+training.jsonl (the reports), and in the end draft.layers.gguf (the draft's own layers, to be shipped), draft.gguf (a
+whole model, to be served) and draft.toml (the pair). Training is numpy in float32 and needs no further package (as many
+threads as OPENBLAS_NUM_THREADS allows), or PyTorch in bfloat16 (`--arithmetic bfloat16`, `--threads`).
 """
 
 import argparse
@@ -51,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--continue-from", type=Path, metavar="GGUF", help="a whole draft to train on, in place of --layers"
     )
     parser.add_argument("--conversations", type=positive, default=1500, metavar="N", help="that the target writes")
+    parser.add_argument(
+        "--first-conversation", type=int, default=0, metavar="N", help="number of the first one (default 0)"
+    )
     parser.add_argument("--prompts", metavar="FILE", help="users' prompts in place of the built-in openings")
     parser.add_argument("--max-answer-tokens", type=positive, default=160, metavar="N", help="default %(default)s")
     parser.add_argument("--side-by-side", type=positive, default=40, metavar="N", help="conversations (default 40)")
@@ -64,9 +68,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decay-share", type=float, default=0.3, metavar="S", help="of the steps, at the end")
     parser.add_argument("--head-size", type=positive, default=12288, metavar="N", help="ids the loss looks at")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of openings, noise and order (default 0)")
+    parser.add_argument(
+        "--arithmetic",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="of training: float32 in numpy (default), or bfloat16 in PyTorch (pip install 'multispin[distill]')",
+    )
     parser.add_argument("--type", default="Q8_0", metavar="TYPE", help="of the shipped matrices (default Q8_0)")
     parser.add_argument("--name", default="", help="of the draft, for people")
-    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="of the target's passes (default 1)")
+    parser.add_argument("--threads", type=positive, default=1, metavar="N", help="of target and PyTorch (default 1)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -75,10 +85,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         MultispinError: a flag, the target or a file of the folder cannot be used.
     """
-    if not 0.0 <= args.decay_share <= 1.0 or not args.rate > 0.0 or args.seed < 0:
+    if not 0.0 <= args.decay_share <= 1.0 or not args.rate > 0.0 or min(args.seed, args.first_conversation) < 0:
         raise ConfigError(
             f"--decay-share is {args.decay_share}, allowed are 0 to 1; --rate is {args.rate}, it must be above 0; "
-            f"--seed is {args.seed}, it must not be negative"
+            f"--seed is {args.seed} and --first-conversation {args.first_conversation}, they must not be negative"
         )
     stages = (args.only,) if args.only else STAGES
     if set(stages) - {"text"} and not args.layers and not args.continue_from:
@@ -131,6 +141,7 @@ def _write_text(args: argparse.Namespace) -> None:
             args.conversations,
             lambda _, done: show(done, args.conversations),
             prompts,
+            args.first_conversation,
         )
     finally:
         loaded.model.close()
@@ -164,7 +175,18 @@ def _trainer(args: argparse.Namespace) -> "Trainer":
 
     batches = Batches(args.folder / "corpus", args.seed, args.batch_tokens)
     student, head, settings = _student(args)
-    return Trainer(student, head, batches, settings, args.folder / "checkpoint.npz")
+    if settings.arithmetic == "bfloat16":
+        try:
+            import torch  # noqa: PLC0415
+
+            from multispin_models.distillation.torch_network import TorchStudent  # noqa: PLC0415
+        except ImportError as error:
+            raise ConfigError(
+                f"--arithmetic bfloat16 needs PyTorch ({error}): pip install 'multispin[distill]', or train in float32"
+            ) from error
+        torch.set_num_threads(args.threads)
+        student = TorchStudent(student)
+    return Trainer(student, head, batches, settings, args.folder / "checkpoint.npz", args.folder / "level.npz")
 
 
 def _student(args: argparse.Namespace) -> "tuple[Student, Any, TrainingSettings]":
@@ -189,6 +211,7 @@ def _student(args: argparse.Namespace) -> "tuple[Student, Any, TrainingSettings]
         decay_share=args.decay_share,
         head_size=args.head_size,
         seed=args.seed,
+        arithmetic=args.arithmetic,
     )
     return student_of(network, layers, args.max_context_tokens), network.head, settings
 

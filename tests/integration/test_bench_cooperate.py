@@ -73,6 +73,16 @@ def test_goodput_is_counted_while_all_users_are_served() -> None:
     assert found.tpot_ms_median == pytest.approx(20.0)
 
 
+def test_what_came_before_each_user_was_settled_does_not_count() -> None:
+    rounds = [made("a", 10 * at) for at in range(6)]  # three tokens each, from 10 ms to 60
+    rounds += [made("b", 20 * at, num_accepted=0) for at in range(4)]  # one each, from 10 ms to 70
+    window = window_of("price", 2, [REQUEST], rounds, 3)
+    # b has its third at 50 ms: a's sixth round and nothing else came from then to 60 ms
+    assert (window.tokens, window.seconds) == (3, pytest.approx(0.01))
+    with pytest.raises(ConfigError, match="longer texts"):
+        window_of("price", 2, [REQUEST], rounds, 5)
+
+
 def test_users_that_were_never_served_together_give_no_figure() -> None:
     with pytest.raises(ConfigError, match="never all at one time"):
         window_of("price", 2, [REQUEST], [made("a", 0), made("a", 10), made("b", 100), made("b", 110)])

@@ -20,7 +20,7 @@ from multispin_models.errors import UnsupportedModel
 from multispin_models.onnx.architecture import Architecture
 from multispin_models.onnx.weights import Array, Network
 
-__all__ = ["Student", "Trace", "student_of"]
+__all__ = ["Student", "Trace", "cut", "student_of"]
 
 _TRAINED = ("attention_norm", "qkv", "attention_output", "feed_forward_norm", "gate_up", "down")
 
@@ -69,7 +69,7 @@ class Student:
         longest: int,
     ) -> None:
         self.architecture, self.embedding, self.vector = architecture, embedding, vector
-        self.weights = _views(architecture, vector)
+        self.weights = cut(architecture, vector)
         angles = np.outer(np.arange(longest), inverse_frequencies)
         self._cosines, self._sines = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
         self._future = np.triu(np.full((longest, longest), -np.inf, np.float32), 1)
@@ -120,7 +120,7 @@ class Student:
             into: [parameters], is overwritten.
         """
         a = self.architecture
-        slots = _views(a, into)
+        slots = cut(a, into)
         places = np.concatenate([np.arange(length) for length in trace.lengths])
         turn = self._cosines[places][:, None, :], self._sines[places][:, None, :]
         asked, slots[-1]["output_norm"][:] = _norm_backward(
@@ -282,16 +282,16 @@ def _shapes(a: Architecture) -> list[dict[str, tuple[int, ...]]]:
     return [layer] * a.num_layers + [{"output_norm": (a.hidden_size,)}]
 
 
-def _views(a: Architecture, vector: Array) -> list[dict[str, Array]]:
-    """Return a vector cut into weights; writing into them writes into it."""
+def cut(a: Architecture, vector: Any) -> list[dict[str, Any]]:
+    """Return a vector (of numpy or PyTorch) cut into weights, views of it."""
     start, views = 0, []
     for shapes in _shapes(a):
-        cut: dict[str, Any] = {}
+        weights: dict[str, Any] = {}
         for name, shape in shapes.items():
             size = int(np.prod(shape))
-            cut[name] = vector[start : start + size].reshape(shape)
+            weights[name] = vector[start : start + size].reshape(shape)
             start += size
-        views.append(cut)
+        views.append(weights)
     assert start == len(vector)
     return views
 

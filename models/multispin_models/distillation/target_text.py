@@ -105,23 +105,27 @@ def generate_corpus(
     num_conversations: int,
     show: Callable[[int, int], None],
     prompts: Sequence[str] = (),
+    first_number: int = 0,
 ) -> None:
-    """Write conversations 0 to `num_conversations` into a corpus; those that are there already are passed over.
+    """Write conversations into a corpus, `first_number` and those after it; those there already are passed over.
 
     Args:
         model: the target; as many conversations are written side by side as it has sequences.
         tokenizer: of its vocabulary, with a chat template.
         folder: of the corpus, made if it is not there.
         settings: see CorpusSettings.
-        num_conversations: in all.
+        num_conversations: how many, from the first.
         show: told (tokens written by this call, conversations that the corpus has) after every pass.
         prompts: complete user turns to draw from in place of openings; those that leave no room are cut short.
+        first_number: of the conversations; corpora of several processes or machines, each with numbers of its own, are
+            one corpus once their shards lie in one folder.
 
     Raises:
         ModelError: the corpus has other settings, or the model no chat template.
     """
     have = open_corpus(folder, settings)
-    left = iter([number for number in range(num_conversations) if number not in have])
+    wanted = range(first_number, first_number + num_conversations)
+    left = iter([number for number in wanted if number not in have])
     template = _cut_template(tokenizer)
     pending: list[Conversation] = []
     num_tokens, num_done = 0, len(have)

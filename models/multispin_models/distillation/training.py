@@ -7,7 +7,7 @@ made longer: a checkpoint of the level part goes on with more steps (Hu et al., 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from zipfile import BadZipFile
 
 import msgspec
@@ -42,6 +42,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         decay_share: of the steps, over which it falls to 0.
         head_size: ids that the loss looks at: those that the target finds likeliest in the corpus.
         seed: of the order of conversations.
+        arithmetic: of the network's products, "float32" (numpy) or "bfloat16" (PyTorch).
     """
 
     layers: tuple[int, ...]
@@ -52,6 +53,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decay_share: float = 0.3
     head_size: int = 12288
     seed: int = 0
+    arithmetic: Literal["float32", "bfloat16"] = "float32"
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -98,14 +100,22 @@ class Trainer:
         batches: where conversations come from.
         settings: see TrainingSettings.
         checkpoint: file to go on from, and to write.
+        level: file for the state before the rate begins to fall, which a longer run can go on from.
     """
 
     def __init__(
-        self, student: Student, head: Array, batches: Batches, settings: TrainingSettings, checkpoint: Path
+        self,
+        student: Student,
+        head: Array,
+        batches: Batches,
+        settings: TrainingSettings,
+        checkpoint: Path,
+        level: Path | None = None,
     ) -> None:
         if not batches.training:
             raise ConfigError("the corpus has no conversation to train on yet: generate more")
-        self.student, self.settings, self._batches, self._checkpoint = student, settings, batches, checkpoint
+        self.student, self.settings, self._batches = student, settings, batches
+        self._checkpoint, self._level = checkpoint, level
         size = len(student.vector)
         self._moments = np.zeros((2, size), np.float32)
         self._gradient = np.empty(size, np.float32)
@@ -121,7 +131,10 @@ class Trainer:
         """Train until the steps are done, with a report every few steps and a checkpoint now and then."""
         saved_s = reported_s = time.monotonic()
         loss, same, rows, tokens = 0.0, 0, 0, 0
+        falling = self.settings.steps - max(1, round(self.settings.steps * self.settings.decay_share))
         while self.step < self.settings.steps:
+            if self.step == falling and self._level is not None:
+                self._write(self._level)
             batch = self._batches.next_batch()
             batch_loss, batch_same = self._learn(batch)
             loss, same, rows, tokens = (
@@ -208,7 +221,10 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
-        with staging(self._checkpoint) as partial, partial.open("wb") as file:
+        self._write(self._checkpoint)
+
+    def _write(self, path: Path) -> None:
+        with staging(path) as partial, partial.open("wb") as file:
             np.savez(
                 file,
                 vector=self.student.vector,

@@ -7,6 +7,7 @@ bound     K E[N] / (c0 + c1 K (L + 1)) at the best L: every draft ready in time 
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from math import inf
 from statistics import median
 from typing import NamedTuple
 
@@ -67,6 +68,20 @@ def _arrived_s(record: RoundRecord) -> float:
     return record.sent_ns / 1e9 + record.round_trip_s
 
 
+def _tokens(record: RoundRecord) -> int:
+    return record.num_accepted + (record.next_token_id is not None)
+
+
+def _settled_s(rounds: Iterable[RoundRecord], settled: int) -> float:
+    """Return when the first round came, or the one that made so many tokens full; never, if none did."""
+    tokens = 0
+    for record in sorted(rounds, key=_arrived_s):
+        tokens += _tokens(record)
+        if tokens >= settled:
+            return _arrived_s(record)
+    return inf
+
+
 class Window(NamedTuple):
     """What came while all users of a block were being served."""
 
@@ -75,8 +90,16 @@ class Window(NamedTuple):
     rounds: list[RoundRecord]
 
 
-def window_of(arm: str, users: int, requests: Iterable[RequestRecord], rounds: Iterable[RoundRecord]) -> Window:
+def window_of(
+    arm: str, users: int, requests: Iterable[RequestRecord], rounds: Iterable[RoundRecord], settled: int = 0
+) -> Window:
     """Return what a block yielded while all were served.
+
+    Args:
+        arm: for the error.
+        users: of the block, each with an agent of its own.
+        requests, rounds: of the block.
+        settled: tokens of each user before the time that counts begins.
 
     Raises:
         ConfigError: a request failed, or not all users were served at one time.
@@ -86,7 +109,7 @@ def window_of(arm: str, users: int, requests: Iterable[RequestRecord], rounds: I
     by_agent: dict[str, list[RoundRecord]] = defaultdict(list)
     for record in rounds:
         by_agent[record.agent_id].append(record)
-    begin_s = max((min(map(_arrived_s, own)) for own in by_agent.values()), default=0.0)
+    begin_s = max((_settled_s(own, settled) for own in by_agent.values()), default=0.0)
     end_s = min((max(map(_arrived_s, own)) for own in by_agent.values()), default=0.0)
     if len(by_agent) < users or end_s <= begin_s:
         raise ConfigError(
@@ -94,8 +117,7 @@ def window_of(arm: str, users: int, requests: Iterable[RequestRecord], rounds: I
             "or prompts of more equal length"
         )
     within = [record for own in by_agent.values() for record in own if begin_s < _arrived_s(record) <= end_s]
-    tokens = sum(record.num_accepted + (record.next_token_id is not None) for record in within)
-    return Window(tokens, end_s - begin_s, within)
+    return Window(sum(map(_tokens, within)), end_s - begin_s, within)
 
 
 def yield_of(

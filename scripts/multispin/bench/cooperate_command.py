@@ -62,6 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-tokens", type=positive, default=64, metavar="N", help="of a request (default 64)")
     parser.add_argument(
+        "--settle-tokens",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="of each user, before a block's time begins, in every arm: what an arm learns anew in each block weighs "
+        "less the longer texts are (default 1: the time begins with the first)",
+    )
+    parser.add_argument(
         "--max-prompt-tokens", type=positive, default=160, metavar="N", help="longer prompts are passed over (160)"
     )
     parser.add_argument("--pair", default=default.pair, metavar="PAIR", help="default %(default)s")
@@ -84,6 +92,10 @@ class _Found:
 def run(args: argparse.Namespace) -> int:
     """Run `multispin bench cooperate` and return the exit status."""
     facts = machine_facts()
+    if args.settle_tokens >= args.max_tokens:
+        raise ConfigError(
+            f"--settle-tokens is {args.settle_tokens}, a text has --max-tokens {args.max_tokens}: leave some to count"
+        )
     settings = settings_of(args, max(args.users))
     prepare_side(settings.pair, "target", settings.engine, terminal_progress())
     prepare_draft(settings, terminal_progress())
@@ -161,7 +173,7 @@ async def _measure(
                     for arm in order.sample(arms, len(arms)):
                         if args.within is not None and time.monotonic() - begun_s > args.within:
                             return found, rounds
-                        await _one(site, arm, own, found[users, arm], rounds[users], texts)
+                        await _one(site, arm, own, found[users, arm], rounds[users], texts, args.settle_tokens)
                         show(sum(len(each.windows) for each in found.values()), args.blocks * len(found))
     return found, rounds
 
@@ -173,11 +185,12 @@ async def _one(
     found: _Found,
     rounds: list[RoundRecord],
     texts: dict[str, tuple[int, ...]],
+    settle_tokens: int,
 ) -> None:
     """Serve one block; its texts are compared with those of the first arm that wrote them."""
     if arm.has_agents:
         served = await site.serve(arm, jobs)
-        found.windows.append(window_of(str(arm), len(jobs), served.requests, served.rounds))
+        found.windows.append(window_of(str(arm), len(jobs), served.requests, served.rounds, settle_tokens))
         found.tpot_s += [record.tpot_s for record in served.requests if record.tpot_s is not None]
         rounds += served.rounds
         written = {record.id: record.token_ids for record in served.requests}

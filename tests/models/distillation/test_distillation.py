@@ -42,10 +42,13 @@ def write_text(target: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
     exported = tmp_path_factory.mktemp("exported") / "float32"
     export_onnx(target, exported, "float32")
 
-    def write(folder: Path, count: int, side_by_side: int, prompts: tuple[str, ...] = ()) -> list[Conversation]:
+    def write(
+        folder: Path, count: int, side_by_side: int, prompts: tuple[str, ...] = (), first_number: int = 0
+    ) -> list[Conversation]:
         model = load_onnx(exported, n_ctx=250, max_sequences=side_by_side, max_rows=32, num_threads=1, cache="float32")
         try:
-            generate_corpus(model, load_gguf_tokenizer(target), folder, SETTINGS, count, lambda *_: None, prompts)
+            tokenizer = load_gguf_tokenizer(target)
+            generate_corpus(model, tokenizer, folder, SETTINGS, count, lambda *_: None, prompts, first_number)
         finally:
             model.close()
         return sorted((c for _, part in read_corpus(folder) for c in part), key=lambda c: c.number)
@@ -70,6 +73,22 @@ def test_a_conversation_is_the_same_whatever_is_written_beside_it(
     for one, other in zip(before, again, strict=True):
         np.testing.assert_array_equal(one.tokens, other.tokens)
         assert (one.task, one.temperature, one.answer_start) == (other.task, other.temperature, other.answer_start)
+
+
+def test_a_corpus_may_begin_at_any_number_and_be_one_with_another(
+    write_text: Callable[..., list[Conversation]], corpus: Path, tmp_path: Path
+) -> None:
+    write_text(tmp_path / "behind", 3, 2, first_number=6)
+    [(_, behind)] = read_corpus(tmp_path / "behind")
+    write_text(tmp_path / "before", 6, 3)
+    for shard in sorted((tmp_path / "behind").glob("text-*.npz")):
+        shard.rename(tmp_path / "before" / f"text-9{shard.name[6:]}")
+    together = write_text(tmp_path / "before", 9, 3)  # there is nothing left to write
+    assert [c.number for c in together] == list(range(9))
+    assert {c.number for c in behind} == {6, 7, 8}
+    whole = sorted((c for _, part in read_corpus(corpus) for c in part), key=lambda c: c.number)
+    for one, other in zip(whole, together, strict=True):
+        np.testing.assert_array_equal(one.tokens, other.tokens)
 
 
 def test_likeliest_tokens_stand_for_every_position_behind_the_template(corpus: Path) -> None:
@@ -132,11 +151,12 @@ def test_a_row_chooses_the_token_behind_it() -> None:
     assert frequent_ids([c], 2, 10).tolist() == [1, 4]  # 1 has mass 3, then the lowest of equals
 
 
-def trainer(target: Path, corpus: Path, checkpoint: Path, **changed: int) -> Trainer:
+def trainer(target: Path, corpus: Path, checkpoint: Path, level: Path | None = None, **changed: int) -> Trainer:
     network = read_network(target)
     settings = TrainingSettings(**{**{f: getattr(TRAINING, f) for f in TRAINING.__struct_fields__}, **changed})
     student = student_of(network, settings.layers, 250)
-    return Trainer(student, network.head, Batches(corpus, settings.seed, settings.batch_tokens), settings, checkpoint)
+    batches = Batches(corpus, settings.seed, settings.batch_tokens)
+    return Trainer(student, network.head, batches, settings, checkpoint, level)
 
 
 def test_training_lowers_the_loss_and_a_checkpoint_goes_on_exactly(target: Path, corpus: Path, tmp_path: Path) -> None:
@@ -164,6 +184,18 @@ def test_a_run_in_two_parts_ends_where_one_run_ends(target: Path, corpus: Path, 
     second = trainer(target, corpus, tmp_path / "parts.npz")
     second.run(lambda _: None, report_every=100, save_every_s=1e9)
     np.testing.assert_array_equal(second.student.vector, whole.student.vector)
+
+
+def test_a_longer_run_goes_on_from_before_the_rate_fell(target: Path, corpus: Path, tmp_path: Path) -> None:
+    trainer(target, corpus, tmp_path / "short.npz", tmp_path / "level.npz").run(
+        lambda _: None, report_every=100, save_every_s=1e9
+    )
+    longer = trainer(target, corpus, tmp_path / "level.npz", steps=24)
+    assert longer.step == 8  # of 12; the rate fell over the last 0.3 of them
+    longer.run(lambda _: None, report_every=100, save_every_s=1e9)
+    whole = trainer(target, corpus, tmp_path / "whole.npz", steps=24)
+    whole.run(lambda _: None, report_every=100, save_every_s=1e9)
+    np.testing.assert_array_equal(longer.student.vector, whole.student.vector)
 
 
 def test_held_out_text_is_not_trained_on(target: Path, corpus: Path) -> None:

@@ -121,3 +121,24 @@ def test_a_family_with_biases_is_refused(tmp_path: Path) -> None:
     network = read_network(write_tiny(tmp_path / "q.gguf", "qwen2"))
     with pytest.raises(UnsupportedModel, match="family qwen2 has biases"):
         student_of(network, (0,), 32)
+
+
+def test_pytorch_computes_the_same_passes(tiny: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch (GBs with PyPI's CUDA) is an extra of training alone")
+    from multispin_models.distillation.torch_network import TorchStudent  # noqa: PLC0415
+
+    ours = student(tiny)
+    random = np.random.default_rng(5)
+    sequences = [random.integers(0, 261, 9).astype(np.int32), random.integers(0, 261, 30).astype(np.int32)]
+    rows = np.array([0, 3, 8, 9, 20, 38])
+    expected, trace = ours.forward(sequences, rows)
+    by_state = random.normal(size=expected.shape).astype(np.float32)
+    derivative = np.empty_like(ours.vector)
+    ours.backward(by_state, trace, derivative)
+    for reduced, within in ((False, 1e-5), (True, 0.05)):
+        theirs = TorchStudent(ours, reduced=reduced)
+        states, graph = theirs.forward(sequences, rows)
+        found = np.empty_like(ours.vector)
+        theirs.backward(by_state, graph, found)
+        assert np.linalg.norm(states - expected) < within * np.linalg.norm(expected)
+        assert np.linalg.norm(found - derivative) < within * np.linalg.norm(derivative)
