@@ -245,12 +245,13 @@ def test_a_tensor_that_has_no_place_in_the_graph_is_refused(tmp_path: Path) -> N
         export_onnx(extra, tmp_path / "out", "float32")
 
 
-def test_a_trimmed_head_gives_its_ids_the_same_logits_and_all_others_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["int8-block32", "w8a8"])
+def test_a_trimmed_head_gives_its_ids_the_same_logits_and_all_others_none(form: str, tmp_path: Path) -> None:
     source, draft = write_tiny(tmp_path / "tiny.gguf", "llama", tied=True), tmp_path / "draft.gguf"
     ids = [2, 5, 70, 71, 260]
     add_frequent_ids(source, draft, ids)
     logits = []
-    for recipe in ("int8-block32", "int8-block32-trimmed"):
+    for recipe in (form, f"{form}-trimmed"):
         export_onnx(draft, tmp_path / recipe, recipe)
         model = load_onnx(tmp_path / recipe, n_ctx=32, max_sequences=1, max_rows=16, num_threads=1)
         logits.append(model.forward([Rows(model.open_sequence(), [1, 9, 200, 4], 3)])[0].copy())

@@ -83,6 +83,7 @@ RECIPES: Final = {
             trimmed=True,
         ),
         _uniform("w8a8"),
+        msgspec.structs.replace(_uniform("w8a8"), name="w8a8-trimmed", trimmed=True),
         Recipe("w8a8-rotated", "w8a8", "w8a8", "w8a8", "w8a8-mixed", "w8a8", "int8-block64", rotated=True),
     )
 }
