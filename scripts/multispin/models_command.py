@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from multispin import distill_command, export_command, quantize_command
+from multispin import distill_command, export_command, layers_command, quantize_command
 from multispin.bench import draft_command
 from multispin.progress import terminal_progress
 from multispin_models.cache import Progress, cache_directory, file_sha256, silent
@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check = commands.add_parser("check", help="compare the files of a pair with their sha256, and their vocabularies")
     export_command.add_arguments(commands.add_parser("export", help="make an ONNX model from a GGUF file"))
     distill_command.add_arguments(commands.add_parser("distill", help="train a small draft on text of its target"))
+    layers_command.add_arguments(commands.add_parser("layers", help="find the layers that a target can do without"))
     quantize_command.add_arguments(
         commands.add_parser("quantize", help="make a sibling: a GGUF file in fewer bits, or with layers left out")
     )
@@ -96,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         "check": _check,
         "export": export_command.run,
         "distill": distill_command.run,
+        "layers": layers_command.run,
         "bench": draft_command.run,
         "tune": draft_command.run_tune,
         "quantize": quantize_command.run,

@@ -20,12 +20,12 @@ from multispin_models.errors import UnsupportedModel
 from multispin_models.onnx.architecture import Architecture
 from multispin_models.onnx.weights import Array, Network
 
-__all__ = ["Student", "Trace", "cut", "student_of"]
+__all__ = ["Flow", "Kept", "Student", "Trace", "cut", "student_of"]
 
 _TRAINED = ("attention_norm", "qkv", "attention_output", "feed_forward_norm", "gate_up", "down")
 
 
-class _Kept(NamedTuple):
+class Kept(NamedTuple):
     """What a layer's backward pass needs of its forward pass; R rows, and for each sequence its probabilities."""
 
     stream: Array  # [R, hidden] before the layer
@@ -39,11 +39,18 @@ class _Kept(NamedTuple):
     sigmoid: Array  # [R, feed forward] of the gate
 
 
+class Flow(NamedTuple):
+    """Where the rows of a pass belong: the length of each sequence, and [R, 1, half] cosines and sines of positions."""
+
+    lengths: list[int]
+    turn: tuple[Array, Array]
+
+
 class Trace(NamedTuple):
     """A forward pass, to be given to `Student.backward`."""
 
     lengths: Sequence[int]
-    layers: list[_Kept]
+    layers: list[Kept]
     stream: Array
     inverse_rms: Array
     rows: npt.NDArray[np.intp]
@@ -84,32 +91,42 @@ class Student:
         Returns:
             [S, hidden] states that the head multiplies.
         """
-        a = self.architecture
+        stream, flow = self.begin(sequences)
+        kept = []
+        for number in range(self.architecture.num_layers):
+            stream, of_layer = self.layer(number, stream, flow)
+            kept.append(of_layer)
+        states, inverse_rms = self.end(stream, rows)
+        return states, Trace(flow.lengths, kept, stream, inverse_rms, rows)
+
+    def begin(self, sequences: Sequence[npt.NDArray[np.int32]]) -> tuple[Array, Flow]:
+        """Return the embedded rows of some sequences, one below the other, and what every layer needs to know."""
         lengths = [len(sequence) for sequence in sequences]
         places = np.concatenate([np.arange(length) for length in lengths])
         turn = self._cosines[places][:, None, :], self._sines[places][:, None, :]
-        stream: Array = self.embedding[np.concatenate(sequences)]
-        kept = []
-        for layer in self.weights[:-1]:
-            normed, inverse_rms = _norm(stream, layer["attention_norm"], a.rms_epsilon)
-            qkv = normed @ layer["qkv"].T
-            self._rotate(qkv, turn, 1)
-            attended, probabilities = self._attend(qkv, lengths)
-            middle = stream + attended @ layer["attention_output"].T
-            normed, middle_inverse = _norm(middle, layer["feed_forward_norm"], a.rms_epsilon)
-            gate_up = normed @ layer["gate_up"].T
-            sigmoid = _sigmoid(gate_up[:, : a.feed_forward_size])
-            product: Array = gate_up[:, : a.feed_forward_size] * sigmoid
-            product *= gate_up[:, a.feed_forward_size :]
-            following = product @ layer["down"].T
-            following += middle
-            kept.append(
-                _Kept(stream, inverse_rms, qkv, probabilities, attended, middle, middle_inverse, gate_up, sigmoid)
-            )
-            stream = following
-        asked = stream[rows]
-        states, inverse_rms = _norm(asked, self.weights[-1]["output_norm"], a.rms_epsilon)
-        return states, Trace(lengths, kept, stream, inverse_rms, rows)
+        return self.embedding[np.concatenate(sequences)], Flow(lengths, turn)
+
+    def layer(self, number: int, stream: Array, flow: Flow) -> tuple[Array, Kept]:
+        """Return the rows behind a layer, and what its backward pass needs."""
+        a, layer = self.architecture, self.weights[number]
+        normed, inverse_rms = _norm(stream, layer["attention_norm"], a.rms_epsilon)
+        qkv = normed @ layer["qkv"].T
+        self._rotate(qkv, flow.turn, 1)
+        attended, probabilities = self._attend(qkv, flow.lengths)
+        middle = stream + attended @ layer["attention_output"].T
+        normed, middle_inverse = _norm(middle, layer["feed_forward_norm"], a.rms_epsilon)
+        gate_up = normed @ layer["gate_up"].T
+        sigmoid = _sigmoid(gate_up[:, : a.feed_forward_size])
+        product: Array = gate_up[:, : a.feed_forward_size] * sigmoid
+        product *= gate_up[:, a.feed_forward_size :]
+        following = product @ layer["down"].T
+        following += middle
+        kept = Kept(stream, inverse_rms, qkv, probabilities, attended, middle, middle_inverse, gate_up, sigmoid)
+        return following, kept
+
+    def end(self, stream: Array, rows: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+        """Return the normed states of some rows behind the last layer, and 1 / rms of each."""
+        return _norm(stream[rows], self.weights[-1]["output_norm"], self.architecture.rms_epsilon)
 
     def backward(self, gradient: Array, trace: Trace, into: Array) -> None:
         """Write the derivative of a loss by all trained weights.
@@ -141,7 +158,7 @@ class Student:
             )
             flow += change
 
-    def _feed_forward_backward(self, flow: Array, layer: dict[str, Array], slot: dict[str, Array], kept: _Kept) -> None:
+    def _feed_forward_backward(self, flow: Array, layer: dict[str, Array], slot: dict[str, Array], kept: Kept) -> None:
         width = self.architecture.feed_forward_size
         gate, up = kept.gate_up[:, :width], kept.gate_up[:, width:]
         swish = gate * kept.sigmoid
@@ -210,7 +227,7 @@ class Student:
             start += length
         return attended, kept
 
-    def _attend_backward(self, gradient: Array, kept: _Kept, lengths: Sequence[int]) -> Array:
+    def _attend_backward(self, gradient: Array, kept: Kept, lengths: Sequence[int]) -> Array:
         """Return the derivative by queries, keys and values (rotated), [R, qkv]."""
         a = self.architecture
         group = a.num_heads // a.num_kv_heads

@@ -13,6 +13,7 @@ pytest.importorskip("gguf")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
+from multispin.cli import main
 from multispin_models.cache import file_sha256
 from multispin_models.distillation.batches import Batches, batch_of
 from multispin_models.distillation.corpus import Conversation, CorpusSettings, open_corpus, read_corpus, write_shard
@@ -266,3 +267,19 @@ def test_layers_of_another_target_or_cut_short_are_refused(target: Path, tmp_pat
     assert not (tmp_path / "no.gguf").exists()
     with pytest.raises(ConfigError, match="is 'Q3', allowed are F32"):
         write_draft(target, tmp_path, "Q3")
+
+
+def test_layers_are_searched_on_the_text_of_a_folder(
+    target: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = tmp_path / "tiny.toml"
+    side = f'file = "{target}"\nsha256 = "{file_sha256(target)}"\nrecipe = "F32"\n'
+    pair.write_text(f'name = "tiny"\n[target]\n{side}[draft]\n{side}')
+    words = ["models", "layers", str(tmp_path), "--pair", str(pair), "--tokens", "120"]
+    (tmp_path / "corpus").symlink_to(corpus)
+    assert main([*words, "--drop", "1", "--json"]) == 0
+    [found] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (found["layer"], found["left"]) in ((0, [1]), (1, [0]))
+    assert found["loss"] > 0
+    assert main([*words, "--drop", "2"]) == 1
+    assert "the target has 2 layers: one must stay" in capsys.readouterr().err

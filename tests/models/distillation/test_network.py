@@ -11,6 +11,8 @@ pytest.importorskip("gguf")
 
 from tests.onnx_tiny import write_tiny
 
+from multispin_models.distillation.batches import Batch
+from multispin_models.distillation.layer_search import drop_layers
 from multispin_models.distillation.loss import grade
 from multispin_models.distillation.network import Student, student_of
 from multispin_models.errors import UnsupportedModel
@@ -121,6 +123,30 @@ def test_a_family_with_biases_is_refused(tmp_path: Path) -> None:
     network = read_network(write_tiny(tmp_path / "q.gguf", "qwen2"))
     with pytest.raises(UnsupportedModel, match="family qwen2 has biases"):
         student_of(network, (0,), 32)
+
+
+def test_the_layer_whose_absence_costs_least_is_left_out_first(tiny: Path) -> None:
+    network, layers = read_network(tiny), (0, 1, 1, 0)
+    random = np.random.default_rng(2)
+    texts = [random.integers(0, 261, 12).astype(np.int32), random.integers(0, 261, 7).astype(np.int32)]
+    rows = np.arange(4, 18)
+    top_ids = np.stack([random.permutation(261)[:6] for _ in rows]).astype(np.uint32)
+    shares = np.sort(random.dirichlet(np.ones(8), len(rows))[:, :6])[:, ::-1]
+    batch = Batch(texts, rows, rows > 9, top_ids, np.log(shares).astype(np.float16))
+    head, places = network.head, np.arange(261, dtype=np.int32)
+
+    def loss(left: tuple[int, ...]) -> float:
+        states, _ = student_of(network, [layers[place] for place in left], 32).forward(texts, rows)
+        return grade(states, head, places, batch.top_ids, batch.top_log_probabilities).loss / len(rows)
+
+    left = (0, 1, 2, 3)
+    for found in drop_layers(student_of(network, layers, 32), head, places, batch, 3):
+        tried = {each: loss(tuple(place for place in left if place != each)) for each in left}
+        assert found.layer == min(tried, key=lambda each: tried[each])
+        assert found.loss == pytest.approx(tried[found.layer], rel=1e-5)
+        left = tuple(place for place in left if place != found.layer)
+        assert found.left == left
+    assert len(left) == 1
 
 
 def test_pytorch_computes_the_same_passes(tiny: Path) -> None:
