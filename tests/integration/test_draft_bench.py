@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import gguf
 import numpy as np
@@ -108,7 +109,10 @@ def test_the_commands_measure_a_pair(
     prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
     flags = [str(pair), "--prompts", str(prompts), "--per-task", "2", "--max-tokens", "12", "--rows", "3"]
     flags += ["--target", "onnx:float32", "--draft", "onnx:float32", "--max-context-tokens", "96"]
-    assert main(["models", "bench", *flags, "--json"]) == 0
+    plot = tmp_path / "drafts.svg"
+    assert main(["models", "bench", *flags, "--json", "--plot", str(plot)]) == 0
+    shapes = ET.parse(plot).getroot().iter("{http://www.w3.org/2000/svg}circle")
+    assert [shape.get("cy") for shape in shapes] == ["30.0", "30.0"]  # all accepted: at the top, at both temperatures
     report = json.loads(capsys.readouterr().out)
     assert report["texts"] == 8
     [draft] = report["drafts"]

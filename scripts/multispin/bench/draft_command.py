@@ -10,6 +10,7 @@ Goodput is modelled from what was measured: a round takes the draft's rows, then
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -24,6 +25,7 @@ from multispin.bench.draft import (
     row_times,
     write_texts,
 )
+from multispin.bench.draft_plot import Point, draw_drafts
 from multispin.flags import machine_facts, parse_engines, positive
 from multispin.progress import counter_line, terminal_progress
 from multispin_models.engines import DEFAULT_ENGINE, ENGINES, Loaded, load_side
@@ -76,11 +78,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=positive, default=40, metavar="N", help="timed of each model (default 40)")
     parser.add_argument("--link-ms", type=float, default=0.0, metavar="MS", help="of a round, both ways (default 0)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the noise (default 0)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write an SVG of acceptance against cost")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run `multispin models bench` and return the exit status."""
     found, texts = _measure(args)
+    _plot(found, texts, args)
     if args.json:
         report = {"drafts": found, "texts": len(texts), "tokens": sum(len(t.token_ids) for t in texts)}
         print(msgspec.json.encode({**report, **machine_facts()}).decode())
@@ -92,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
 def run_tune(args: argparse.Namespace) -> int:
     """Run `multispin models tune` and return the exit status."""
     found, texts = _measure(args)
+    _plot(found, texts, args)
     best = max(found, key=lambda figures: figures.tokens_per_s)
     alone = 1e3 / (best.cost.target_ms + args.link_ms)
     drafts = best.length > 0
@@ -207,6 +212,18 @@ def _chosen(jobs: Sequence[Job], per_task: int | None) -> list[Job]:
         if per_task is None or taken[job.task] <= per_task:
             chosen.append(job)
     return chosen
+
+
+def _plot(found: Sequence[DraftFigures], texts: Sequence[KnownText], args: argparse.Namespace) -> None:
+    if args.plot is None:
+        return
+    keys = [f"all at {temperature:g}" for temperature in args.temperature]
+    points = [
+        Point(f"{f.pair}, {f.engine}", f.cost.ratio, [f.acceptance[key].acceptance_rate for key in keys]) for f in found
+    ]
+    tokens = sum(len(text.token_ids) for text in texts)
+    note = f"n = {tokens} tokens of {len(texts)} texts"
+    args.plot.write_text(draw_drafts(points, args.temperature, args.num_draft_tokens, note), encoding="utf-8")
 
 
 def _print_table(found: Sequence[DraftFigures], texts: Sequence[KnownText], args: argparse.Namespace) -> None:
