@@ -5,10 +5,11 @@
     multispin models distill more --continue-from draft.gguf --conversations 20000 --steps 20000
 
 Each stage goes on where an earlier run stopped. The folder holds corpus/ (the target's text), checkpoint.npz (the
-state of training, with the optimizer's), level.npz (the same before the rate fell: what a longer run goes on from),
-training.jsonl (the reports), and in the end draft.layers.gguf (the draft's own layers, to be shipped), draft.gguf (a
-whole model, to be served) and draft.toml (the pair). Training is numpy in float32 and needs no further package (as many
-threads as OPENBLAS_NUM_THREADS allows), or PyTorch in bfloat16 (`--arithmetic bfloat16`, `--threads`).
+state of training, with the optimizer's), level.npz (the same before the rate fell: copied over checkpoint.npz it is
+what a longer run goes on from), training.jsonl (the reports), and in the end draft.layers.gguf (the draft's own layers,
+to be shipped), draft.gguf (a whole model, to be served) and draft.toml (the pair). Training is numpy in float32 and
+needs no further package (as many threads as OPENBLAS_NUM_THREADS allows), or PyTorch in bfloat16 (`--arithmetic
+bfloat16`, `--threads`).
 """
 
 import argparse

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise ConfigError(f"layers are read from GGUF ({error}): pip install 'multispin[onnx-export]'") from error
     from multispin_models.distillation.batches import Batches, batch_of  # noqa: PLC0415
-    from multispin_models.distillation.loss import frequent_ids  # noqa: PLC0415
+    from multispin_models.distillation.loss import frequent_ids, head_of  # noqa: PLC0415
 
     batches = Batches(args.folder / "corpus", 0, args.tokens)
     conversations = sorted((*batches.training, *batches.held_out), key=lambda c: c.number)
@@ -60,11 +60,10 @@ def run(args: argparse.Namespace) -> int:
     enough = int(np.searchsorted(np.cumsum([len(c.tokens) for c in conversations]), args.tokens)) + 1
     batch = batch_of(conversations[:enough])
     ids = frequent_ids(conversations, args.head_size, len(network.head))
-    places = np.full(len(network.head), -1, np.int32)
-    places[ids] = np.arange(len(ids))
+    head, places = head_of(network.head, ids)
     student = student_of(network, range(count), max(map(len, batch.sequences)))
     step_line(f"{count} layers, {len(batch.rows)} rows of {len(batch.sequences)} conversations")
-    for found in drop_layers(student, np.ascontiguousarray(network.head[ids]), places, batch, args.drop):
+    for found in drop_layers(student, head, places, batch, args.drop):
         if args.json:
             print(msgspec.json.encode(found._asdict()).decode(), flush=True)
         else:

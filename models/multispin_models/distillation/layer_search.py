@@ -18,8 +18,6 @@ from multispin_models.onnx.weights import Array
 
 __all__ = ["Dropped", "drop_layers"]
 
-_GRADED_ROWS = 1024
-
 
 class Dropped(NamedTuple):
     """A layer that was left out, and how the rest does.
@@ -57,19 +55,10 @@ def drop_layers(
             without = stream
             for later in left[place + 1 :]:
                 without, _ = student.layer(later, without, flow)
-            tried.append((*_graded(student.end(without, batch.rows)[0], head, places, batch), number))
+            states, _ = student.end(without, batch.rows)
+            graded = grade(states, head, places, batch.top_ids, batch.top_log_probabilities, with_gradient=False)
+            tried.append((graded.loss / len(states), float(graded.same.mean()), number))
             stream, _ = student.layer(number, stream, flow)
         loss, same, layer = min(tried)
         left.remove(layer)
         yield Dropped(layer, loss, same, tuple(left))
-
-
-def _graded(states: Array, head: Array, places: npt.NDArray[np.int32], batch: Batch) -> tuple[float, float]:
-    """Return loss a row and share of equal first choices."""
-    loss, same = 0.0, 0
-    for start in range(0, len(states), _GRADED_ROWS):
-        part = slice(start, start + _GRADED_ROWS)
-        top = batch.top_ids[part], batch.top_log_probabilities[part]
-        graded = grade(states[part], head, places, *top, with_gradient=False)
-        loss, same = loss + graded.loss, same + int(graded.same.sum())
-    return loss / len(states), same / len(states)

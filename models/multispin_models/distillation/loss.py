@@ -18,9 +18,10 @@ import numpy.typing as npt
 from multispin_models.distillation.corpus import Conversation
 from multispin_models.onnx.weights import Array
 
-__all__ = ["Graded", "frequent_ids", "grade"]
+__all__ = ["Graded", "frequent_ids", "grade", "head_of"]
 
 _LEAST = np.float32(1e-9)
+_ROWS_AT_ONCE = 1024  # bounds the memory of the logits
 
 
 class Graded(NamedTuple):
@@ -46,6 +47,13 @@ def frequent_ids(conversations: Sequence[Conversation], size: int, n_vocab: int)
     return np.sort(np.argsort(-mass, kind="stable")[: min(size, int(np.count_nonzero(mass)))]).astype(np.int32)
 
 
+def head_of(head: Array, ids: npt.NDArray[np.int32]) -> tuple[Array, npt.NDArray[np.int32]]:
+    """Return the rows of a head [n_vocab, hidden] for some ids, and [n_vocab] of an id in them, -1 where it is not."""
+    places = np.full(len(head), -1, np.int32)
+    places[ids] = np.arange(len(ids))
+    return np.ascontiguousarray(head[ids]), places
+
+
 def grade(
     states: Array,
     head: Array,
@@ -64,6 +72,24 @@ def grade(
         top_ids, top_log_probabilities: [S, top] of the target, likeliest first.
         with_gradient: also give the gradient.
     """
+    loss, same, gradient = 0.0, [], []
+    for start in range(0, len(states) or 1, _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        graded = _grade(states[part], head, places, top_ids[part], top_log_probabilities[part], with_gradient)
+        loss += graded.loss
+        same.append(graded.same)
+        gradient.append(graded.gradient)
+    return Graded(loss, np.concatenate(same), np.concatenate(gradient))
+
+
+def _grade(
+    states: Array,
+    head: Array,
+    places: npt.NDArray[np.int32],
+    top_ids: npt.NDArray[np.uint32],
+    top_log_probabilities: npt.NDArray[np.float16],
+    with_gradient: bool,
+) -> Graded:
     known = places[top_ids]  # [S, top]
     inside = known >= 0
     p = np.exp(top_log_probabilities.astype(np.float32)) * inside

@@ -49,7 +49,7 @@ class Flow(NamedTuple):
 class Trace(NamedTuple):
     """A forward pass, to be given to `Student.backward`."""
 
-    lengths: Sequence[int]
+    flow: Flow
     layers: list[Kept]
     stream: Array
     inverse_rms: Array
@@ -97,7 +97,7 @@ class Student:
             stream, of_layer = self.layer(number, stream, flow)
             kept.append(of_layer)
         states, inverse_rms = self.end(stream, rows)
-        return states, Trace(flow.lengths, kept, stream, inverse_rms, rows)
+        return states, Trace(flow, kept, stream, inverse_rms, rows)
 
     def begin(self, sequences: Sequence[npt.NDArray[np.int32]]) -> tuple[Array, Flow]:
         """Return the embedded rows of some sequences, one below the other, and what every layer needs to know."""
@@ -138,8 +138,6 @@ class Student:
         """
         a = self.architecture
         slots = cut(a, into)
-        places = np.concatenate([np.arange(length) for length in trace.lengths])
-        turn = self._cosines[places][:, None, :], self._sines[places][:, None, :]
         asked, slots[-1]["output_norm"][:] = _norm_backward(
             gradient, trace.stream[trace.rows], self.weights[-1]["output_norm"], trace.inverse_rms
         )
@@ -149,8 +147,8 @@ class Student:
             self._feed_forward_backward(flow, layer, slot, kept)
             attended = flow @ layer["attention_output"]
             np.matmul(flow.T, kept.attended, out=slot["attention_output"])
-            qkv = self._attend_backward(attended, kept, trace.lengths)
-            self._rotate(qkv, turn, -1)
+            qkv = self._attend_backward(attended, kept, trace.flow.lengths)
+            self._rotate(qkv, trace.flow.turn, -1)
             normed = kept.stream * kept.inverse_rms * layer["attention_norm"]
             np.matmul(qkv.T, normed, out=slot["qkv"])
             change, slot["attention_norm"][:] = _norm_backward(

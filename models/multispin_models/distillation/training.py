@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from multispin_models.cache import staging
 from multispin_models.distillation.batches import Batch, Batches, batch_of
-from multispin_models.distillation.loss import frequent_ids, grade
+from multispin_models.distillation.loss import frequent_ids, grade, head_of
 from multispin_models.distillation.network import Student
 from multispin_models.errors import ConfigError, ModelError
 from multispin_models.onnx.weights import Array
@@ -27,7 +27,6 @@ _FIRST_DECAY: Final = 0.9
 _SECOND_DECAY: Final = 0.98
 _EPSILON: Final = 1e-8
 _LARGEST_GRADIENT: Final = 1.0
-_GRADED_ROWS: Final = 1024  # of a batch at a time: bounds the memory of the logits
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,9 +85,13 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
     >>> [round(learning_rate(s, TrainingSettings((0,), 10, peak_rate=1.0, warmup_steps=2)), 2) for s in (0, 1, 6, 8, 9)]
     [0.5, 1.0, 1.0, 0.67, 0.33]
     """
-    falling = max(1, round(settings.steps * settings.decay_share))
+    falling = _falling_steps(settings)
     rising = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     return settings.peak_rate * min(rising, (settings.steps - step) / falling, 1.0)
+
+
+def _falling_steps(settings: TrainingSettings) -> int:
+    return max(1, round(settings.steps * settings.decay_share))
 
 
 class Trainer:
@@ -123,17 +126,15 @@ class Trainer:
         self.head_ids = frequent_ids(batches.training, settings.head_size, len(head))
         if checkpoint.exists():
             self._load()
-        self._head = np.ascontiguousarray(head[self.head_ids])
-        self._places = np.full(len(head), -1, np.int32)
-        self._places[self.head_ids] = np.arange(len(self.head_ids))
+        self._head, self._places = head_of(head, self.head_ids)
 
     def run(self, show: Callable[[Progress], None], *, report_every: int, save_every_s: float) -> None:
         """Train until the steps are done, with a report every few steps and a checkpoint now and then."""
         saved_s = reported_s = time.monotonic()
         loss, same, rows, tokens = 0.0, 0, 0, 0
-        falling = self.settings.steps - max(1, round(self.settings.steps * self.settings.decay_share))
+        falls_from = self.settings.steps - _falling_steps(self.settings)
         while self.step < self.settings.steps:
-            if self.step == falling and self._level is not None:
+            if self.step == falls_from and self._level is not None:
                 self._write(self._level)
             batch = self._batches.next_batch()
             batch_loss, batch_same = self._learn(batch)
@@ -166,21 +167,14 @@ class Trainer:
     def _learn(self, batch: Batch) -> tuple[float, int]:
         """Make one step; return the loss, summed, and how many first choices were the target's."""
         states, trace = self.student.forward(batch.sequences, batch.rows)
-        by_state = np.empty_like(states)
-        loss, same = 0.0, 0
-        for start in range(0, len(states), _GRADED_ROWS):
-            part = slice(start, start + _GRADED_ROWS)
-            graded = grade(
-                states[part], self._head, self._places, batch.top_ids[part], batch.top_log_probabilities[part]
-            )
-            by_state[part] = graded.gradient
-            loss, same = loss + graded.loss, same + int(graded.same.sum())
+        graded = grade(states, self._head, self._places, batch.top_ids, batch.top_log_probabilities)
+        by_state = graded.gradient
         by_state /= len(states)
         self.student.backward(by_state, trace, self._gradient)
         self._adam(learning_rate(self.step, self.settings))
         self.step += 1
         self.tokens += batch.num_tokens
-        return loss, same
+        return graded.loss, int(graded.same.sum())
 
     def _adam(self, rate: float) -> None:
         """Change all weights (Kingma and Ba, arXiv 1412.6980), the gradient bounded in length."""
