@@ -57,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--first-conversation", type=int, default=0, metavar="N", help="number of the first one (default 0)"
     )
     parser.add_argument("--prompts", metavar="FILE", help="users' prompts in place of the built-in openings")
+    parser.add_argument(
+        "--passages",
+        metavar="FILE",
+        help="real texts that a share of the openings is about: JSON lines, each with the text as prompt and its "
+        "language as category (English without one)",
+    )
     parser.add_argument("--max-answer-tokens", type=positive, default=160, metavar="N", help="default %(default)s")
     parser.add_argument("--side-by-side", type=positive, default=40, metavar="N", help="conversations (default 40)")
     parser.add_argument("--max-context-tokens", type=positive, default=448, metavar="N", help="default %(default)s")
@@ -112,6 +118,7 @@ def _write_text(args: argparse.Namespace) -> None:
     from multispin_models.distillation.target_text import generate_corpus  # noqa: PLC0415
 
     prompts = [job.prompt for job in read_jobs(args.prompts, JobDefaults())] if args.prompts else []
+    passages = _read_passages(args.passages) if args.passages else {}
     loaded = load_side(
         args.pair,
         "target",
@@ -131,6 +138,7 @@ def _write_text(args: argparse.Namespace) -> None:
         max_answer_tokens=args.max_answer_tokens,
         top=args.top,
         prompts_sha256=sha256(msgspec.json.encode(prompts)).hexdigest() if prompts else "",
+        passages_sha256=sha256(msgspec.json.encode(passages)).hexdigest() if passages else "",
     )
     show = counter_line("conversations")
     try:
@@ -143,9 +151,24 @@ def _write_text(args: argparse.Namespace) -> None:
             lambda _, done: show(done, args.conversations),
             prompts,
             args.first_conversation,
+            passages,
         )
     finally:
         loaded.model.close()
+
+
+def _read_passages(path: str) -> dict[str, list[str]]:
+    """Return the texts of a file by language.
+
+    Raises:
+        ConfigError: it cannot be read, or has no English text.
+    """
+    passages: dict[str, list[str]] = {}
+    for job in read_jobs(path, JobDefaults()):
+        passages.setdefault(job.task or "English", []).append(job.prompt)
+    if "English" not in passages:
+        raise ConfigError(f"passages {path}: no line is in English (without a category, or with English as category)")
+    return passages
 
 
 def _train(args: argparse.Namespace) -> None:

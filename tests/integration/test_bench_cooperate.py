@@ -1,16 +1,22 @@
 """`multispin bench cooperate`: the arithmetic on hand-worked records, and the command on the real models."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import pytest
 
-from multispin.bench.cooperate import bound_of, pass_line, survival_of, window_of, yield_of
+from multispin.bench import cooperate_command
+from multispin.bench.cooperate import NeverAllServed, bound_of, pass_line, survival_of, window_of, yield_of
+from multispin.bench.cooperate_site import Arm, Served
+from multispin.cli import main
 from multispin_models.errors import ConfigError
 from multispin_models.line import Line
+from multispin_models.prompts import Job
 from multispin_models.records import RequestRecord, RoundRecord
+from multispin_models.sampling import Sampling
 
 MS = 1_000_000
 ROUND = RoundRecord(
@@ -73,14 +79,14 @@ def test_goodput_is_counted_while_all_users_are_served() -> None:
     assert found.tpot_ms_median == pytest.approx(20.0)
 
 
-def test_what_came_before_each_user_was_settled_does_not_count() -> None:
+def test_what_came_before_the_users_were_settled_does_not_count() -> None:
     rounds = [made("a", 10 * at) for at in range(6)]  # three tokens each, from 10 ms to 60
     rounds += [made("b", 20 * at, num_accepted=0) for at in range(4)]  # one each, from 10 ms to 70
-    window = window_of("price", 2, [REQUEST], rounds, 3)
-    # b has its third at 50 ms: a's sixth round and nothing else came from then to 60 ms
-    assert (window.tokens, window.seconds) == (3, pytest.approx(0.01))
-    with pytest.raises(ConfigError, match="longer texts"):
-        window_of("price", 2, [REQUEST], rounds, 5)
+    window = window_of("price", 2, [REQUEST], rounds, 6)
+    # a has written 12 tokens and b 2 at 40 ms, which is 7 of a user: from then to 60 ms come two rounds of a, one of b
+    assert (window.tokens, window.seconds) == (7, pytest.approx(0.02))
+    with pytest.raises(NeverAllServed, match="longer texts"):
+        window_of("price", 2, [REQUEST], rounds, 10)
 
 
 def test_users_that_were_never_served_together_give_no_figure() -> None:
@@ -116,6 +122,45 @@ def test_the_bound_is_the_best_length_with_drafting_for_nothing() -> None:
     bound = bound_of(1, line, [0.9, 0.5])
     assert (bound.num_draft_tokens, bound.goodput_tokens_per_s) == (2, pytest.approx(150.0))
     assert bound_of(8, line, [0.9, 0.5]).goodput_tokens_per_s == pytest.approx(8 * 1.9 / 0.042)
+
+
+class _Site:
+    """Two users; in the first block one is done under `price` before the other has begun."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def serve(self, arm: Arm, jobs: Sequence[Job]) -> Served:
+        late = 500 if arm.name == "price" and jobs[0].job_id == "0" else 0
+        rounds = [made("a", 10 * at) for at in range(4)] + [made("b", late + 10 * at) for at in range(4)]
+        wrong = arm.name == "price" and jobs[0].job_id == "0"
+        texts = [msgspec.structs.replace(REQUEST, id=job.job_id, token_ids=(1 + wrong,)) for job in jobs]
+        return Served(texts, rounds)
+
+
+def test_a_block_that_one_arm_was_not_measured_in_is_left_out_of_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    jobs = [Job(str(n), f"Count to {n}.", 12, Sampling()) for n in range(4)]
+    for name, value in (("Site", _Site), ("jobs_of", lambda *_: jobs)):
+        monkeypatch.setattr(cooperate_command, name, value)
+    for name in ("prepare_side", "prepare_draft"):
+        monkeypatch.setattr(cooperate_command, name, lambda *_: None)
+    words = ["bench", "cooperate", "--prompts", str(tmp_path), "--users", "2", "--lengths", "2", "--blocks", "2"]
+    assert main([*words, "--json"]) == 1  # texts are compared in the block that is left out, too
+    printed = capsys.readouterr()
+    yields = json.loads(printed.out)["yields"]
+    assert "block 1 with 2 users is left out of all arms: price: 2 of 2 users" in printed.err
+    assert {each["arm"]: each["blocks"] for each in yields} == {"alone": 1, "fixed 2": 1, "lookup": 1, "price": 1}
+    assert sum(each["text_differences"] for each in yields) > 0
+    assert main([*words, "--blocks", "1"]) == 1
+    assert "no block was measured" in capsys.readouterr().err
 
 
 @pytest.mark.slow

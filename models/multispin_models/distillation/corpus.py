@@ -34,6 +34,7 @@ class CorpusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_answer_tokens: most tokens of an answer.
         top: how many of the likeliest tokens are kept at a position.
         prompts_sha256: of the user's own prompts, "" where openings are drawn.
+        passages_sha256: of the real texts that openings are about, "" without them.
     """
 
     target_fingerprint: str
@@ -43,6 +44,7 @@ class CorpusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_answer_tokens: int
     top: int
     prompts_sha256: str = ""
+    passages_sha256: str = ""
 
 
 class Conversation(NamedTuple):

@@ -4,13 +4,22 @@ An opening is the beginning of a request ("Summarize this text:\n\n"); the targe
 ends it, so prompts are as varied as the target's own idea of what users write (self-instruct, Wang et al.,
 arXiv 2212.10560). About one in three is complete as it stands. All of it is written for this project, none of it is
 taken from a set of questions: an evaluation on any public set stays fair.
+
+What a small target makes up as "a news report" is shorter and duller than what people paste into a request. Real
+texts can be given, then a share of the openings asks for something to be done with one of them.
 """
 
 import random
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-__all__ = ["Opening", "draw_opening"]
+__all__ = ["QUESTION_TOKENS", "Opening", "Passages", "draw_opening"]
+
+QUESTION_TOKENS: Final = 24
+
+Passages = Mapping[str, Sequence[str]]
+"""Real texts of a few sentences or more, by the English name of their language ("English", "German")."""
 
 
 class Opening(NamedTuple):
@@ -20,7 +29,8 @@ class Opening(NamedTuple):
         task: for the statistics.
         text: may be empty: the target invents the whole turn.
         complete: nothing is to be added.
-        max_tokens: most tokens of the turn, the opening included.
+        max_tokens: most tokens of the turn, the opening included; behind one that is nearly as long or longer the
+            target may add QUESTION_TOKENS.
     """
 
     task: str
@@ -75,9 +85,33 @@ _CODE: Final = (
     "Write a C program that ", "How do I use a dictionary in Python to ", "Implement a class for ",
 )  # fmt: skip
 
+_PASSAGE_SHARE: Final = 0.4  # of the openings, where there are passages
+_PASSAGE_WORDS: Final = (40, 240)
+_PASSAGE_TASKS: Final = (
+    ("summary", "Summarize: {0}"), ("summary", "Summarize: {0}"), ("summary", "Summarize the following text:\n\n{0}"),
+    ("summary", "{0}\n\nTL;DR:"), ("summary", "{0}\n\nSummarize this in a few sentences."),
+    ("summary", "What are the main points of this text?\n\n{0}"), ("rewriting", "Rewrite in simpler words:\n\n{0}"),
+    ("extraction", "List all names and numbers in this text:\n\n{0}"),
+)  # fmt: skip
+_QUESTION_TASKS: Final = (
+    "{0}\n{1}\n\nQuestion: {2}", "{0}\n\n{2}", "Answer the question from the passages.\n\n1. {0}\n2. {1}\n\n{2}",
+    "Context: {0}\n\nQuestion: {2}", "{0}\n\nFrom the text above: {2}",
+)  # fmt: skip
+_QUESTIONS: Final = (
+    "Who", "What", "What is", "When", "When did", "Where", "Where is", "Why", "How", "How many", "Which", "In what",
+)  # fmt: skip
+_SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
 
-def draw_opening(random_: random.Random) -> Opening:
-    """Return an opening; which one is a function of the generator's state alone."""
+
+def draw_opening(random_: random.Random, passages: Passages | None = None) -> Opening:
+    """Return an opening; which one is a function of the generator's state and the passages alone.
+
+    Args:
+        random_: is drawn from.
+        passages: real texts that a share of the openings is about.
+    """
+    if passages and random_.random() < _PASSAGE_SHARE:
+        return _about_passage(random_, passages)
     kind = random_.random()
     for share, draw in _KINDS:
         if kind < share:
@@ -102,6 +136,30 @@ def _topic(random_: random.Random) -> Opening:
 
 def _passage(random_: random.Random) -> Opening:
     return Opening(*random_.choice(_PASSAGES), False, 160)
+
+
+def _about_passage(random_: random.Random, passages: Passages) -> Opening:
+    language = random_.choice(sorted(passages))
+    if language != "English":
+        sentence = random_.choice(_SENTENCE_END.split(random_.choice(passages[language])))
+        return Opening("translation", f"Translate {language} to English: {sentence}", True, 0)
+    first, second = (_cut(random_.choice(passages["English"]), random_.randint(*_PASSAGE_WORDS)) for _ in range(2))
+    if random_.random() < 0.5:
+        task, form = random_.choice(_PASSAGE_TASKS)
+        return Opening(task, form.format(first), True, 0)
+    form = random_.choice(_QUESTION_TASKS)
+    return Opening("retrieval", form.format(first, second, random_.choice(_QUESTIONS)), False, 0)
+
+
+def _cut(text: str, num_words: int) -> str:
+    """Return the sentences from the beginning of a text that have so many words in all, or few more."""
+    kept: list[str] = []
+    for sentence in _SENTENCE_END.split(text):
+        kept.append(sentence)
+        num_words -= len(sentence.split())
+        if num_words <= 0:
+            break
+    return " ".join(kept)
 
 
 def _mathematics(random_: random.Random) -> Opening:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from multispin_models.distillation.corpus import Conversation, CorpusSettings, open_corpus, write_shard
-from multispin_models.distillation.openings import Opening, draw_opening
+from multispin_models.distillation.openings import QUESTION_TOKENS, Opening, Passages, draw_opening
 from multispin_models.language_model import ChatMessage, LanguageModel, Rows, Tokenizer, prefill
 from multispin_models.sampling import Sampling, choose
 
@@ -42,11 +42,12 @@ class _Writing:
         template: _Template,
         tokenizer: Tokenizer,
         prompts: Sequence[str],
+        passages: Passages | None,
         n_ctx: int,
     ) -> None:
         drawn = random.Random(f"{settings.seed}/{number}")  # noqa: S311 - to be repeated
         self.number, self.sequence = number, sequence
-        self.opening = Opening("prompts", drawn.choice(prompts), True, 0) if prompts else draw_opening(drawn)
+        self.opening = Opening("prompts", drawn.choice(prompts), True, 0) if prompts else draw_opening(drawn, passages)
         self.temperature = drawn.choice(_ANSWER_TEMPERATURES)
         noise_seed = drawn.getrandbits(64)
         self._user = Sampling(temperature=_USER_TEMPERATURE, seed=noise_seed)
@@ -55,9 +56,9 @@ class _Writing:
         self._max_answer = settings.max_answer_tokens
         self.tokens = list(template.before)
         self.first_scored = len(self.tokens)
-        self._user_end = self.first_scored + self.opening.max_tokens
         room = n_ctx - len(self.tokens) - len(template.behind) - settings.max_answer_tokens
         self._forced = tokenizer.encode(self.opening.text)[: max(1, room)]
+        self._user_end = self.first_scored + max(self.opening.max_tokens, len(self._forced) + QUESTION_TOKENS)
         self.answer_start = 0
         if self.opening.complete:
             self._begin_answer()
@@ -106,6 +107,7 @@ def generate_corpus(
     show: Callable[[int, int], None],
     prompts: Sequence[str] = (),
     first_number: int = 0,
+    passages: Passages | None = None,
 ) -> None:
     """Write conversations into a corpus, `first_number` and those after it; those there already are passed over.
 
@@ -119,6 +121,7 @@ def generate_corpus(
         prompts: complete user turns to draw from in place of openings; those that leave no room are cut short.
         first_number: of the conversations; corpora of several processes or machines, each with numbers of its own, are
             one corpus once their shards lie in one folder.
+        passages: real texts that a share of the openings is about; of no effect beside prompts.
 
     Raises:
         ModelError: the corpus has other settings, or the model no chat template.
@@ -129,7 +132,7 @@ def generate_corpus(
     template = _cut_template(tokenizer)
     pending: list[Conversation] = []
     num_tokens, num_done = 0, len(have)
-    for written in _write_all(model, tokenizer, settings, template, left, prompts):
+    for written in _write_all(model, tokenizer, settings, template, left, prompts, passages):
         if isinstance(written, int):
             num_tokens += written
             show(num_tokens, num_done)
@@ -150,6 +153,7 @@ def _write_all(
     template: _Template,
     left: Iterator[int],
     prompts: Sequence[str],
+    passages: Passages | None,
 ) -> Iterator[Conversation | int]:
     """Yield conversations as they end, and after each pass the number of its rows."""
     first = model.open_sequence()
@@ -162,7 +166,7 @@ def _write_all(
             while len(active) < model.info.max_sequences and (number := next(left, None)) is not None:
                 sequence = model.open_sequence()
                 model.restore(sequence, state)
-                writing = _Writing(number, sequence, settings, template, tokenizer, prompts, model.info.n_ctx)
+                writing = _Writing(number, sequence, settings, template, tokenizer, prompts, passages, model.info.n_ctx)
                 active.append(writing)
                 writing.add(beginning, settings.top)
             if not active:

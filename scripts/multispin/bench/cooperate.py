@@ -17,7 +17,17 @@ from multispin_models.errors import ConfigError
 from multispin_models.line import Line, fit_line
 from multispin_models.records import RequestRecord, RoundRecord
 
-__all__ = ["Bound", "Window", "Yield", "bound_of", "pass_line", "survival_of", "window_of", "yield_of"]
+__all__ = [
+    "Bound",
+    "NeverAllServed",
+    "Window",
+    "Yield",
+    "bound_of",
+    "pass_line",
+    "survival_of",
+    "window_of",
+    "yield_of",
+]
 
 LEAST_ROUNDS = 20  # of a length, for its survival to count
 
@@ -72,14 +82,19 @@ def _tokens(record: RoundRecord) -> int:
     return record.num_accepted + (record.next_token_id is not None)
 
 
-def _settled_s(rounds: Iterable[RoundRecord], settled: int) -> float:
-    """Return when the first round came, or the one that made so many tokens full; never, if none did."""
+def _settled_s(by_agent: Iterable[Iterable[RoundRecord]], settled: int) -> float:
+    """Return when the first round of each has come, and so many tokens of all; never, if they are not as many."""
+    firsts_s = [min(map(_arrived_s, own)) for own in by_agent]
     tokens = 0
-    for record in sorted(rounds, key=_arrived_s):
+    for record in sorted((record for own in by_agent for record in own), key=_arrived_s):
         tokens += _tokens(record)
         if tokens >= settled:
-            return _arrived_s(record)
+            return max(_arrived_s(record), *firsts_s)
     return inf
+
+
+class NeverAllServed(ConfigError):
+    """A block that says nothing: one user was done before the others had begun."""
 
 
 class Window(NamedTuple):
@@ -99,20 +114,21 @@ def window_of(
         arm: for the error.
         users: of the block, each with an agent of its own.
         requests, rounds: of the block.
-        settled: tokens of each user before the time that counts begins.
+        settled: tokens of a user, on average, before the time that counts begins.
 
     Raises:
-        ConfigError: a request failed, or not all users were served at one time.
+        ConfigError: a request failed.
+        NeverAllServed: not all users were served at one time.
     """
     if failed := [record.id for record in requests if record.finish == "error"]:
         raise ConfigError(f"{arm} with {users} users: {len(failed)} requests failed, the first is {failed[0]}")
     by_agent: dict[str, list[RoundRecord]] = defaultdict(list)
     for record in rounds:
         by_agent[record.agent_id].append(record)
-    begin_s = max((_settled_s(own, settled) for own in by_agent.values()), default=0.0)
+    begin_s = _settled_s(by_agent.values(), settled * users)
     end_s = min((max(map(_arrived_s, own)) for own in by_agent.values()), default=0.0)
     if len(by_agent) < users or end_s <= begin_s:
-        raise ConfigError(
+        raise NeverAllServed(
             f"{arm}: {len(by_agent)} of {users} users were served, never all at one time: longer texts, "
             "or prompts of more equal length"
         )

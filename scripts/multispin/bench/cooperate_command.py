@@ -12,13 +12,15 @@ of their own. Arms:
     price, ...   cooperation, by policy
 
 One coordinator and its agents serve all arms (`cooperate_site.py`), which take turns in blocks of one request a user,
-in another order each time, so that what else happens on the machine meets all of them.
+in another order each time, so that what else happens on the machine meets all of them. A block in which one user was
+done before the others had settled, with any arm, is left out of all arms.
 """
 
 import argparse
 import asyncio
 import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -27,7 +29,17 @@ from pathlib import Path
 
 import msgspec
 
-from multispin.bench.cooperate import Bound, Window, Yield, bound_of, pass_line, survival_of, window_of, yield_of
+from multispin.bench.cooperate import (
+    Bound,
+    NeverAllServed,
+    Window,
+    Yield,
+    bound_of,
+    pass_line,
+    survival_of,
+    window_of,
+    yield_of,
+)
 from multispin.bench.cooperate_site import Arm, Site
 from multispin.flags import add_draft_flags, cores, machine_facts, numbers, positive
 from multispin.local_run import RunSettings, prepare_draft
@@ -82,11 +94,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class _Found:
-    """What the blocks of one arm with so many users gave."""
+    """What one arm gave with so many users."""
 
     windows: list[Window] = field(default_factory=list)
     tpot_s: list[float] = field(default_factory=list)
-    differences: int = 0
+    differences: int = 0  # of all its texts, those of blocks that are left out among them
 
 
 def run(args: argparse.Namespace) -> int:
@@ -104,6 +116,8 @@ def run(args: argparse.Namespace) -> int:
         os.sched_setaffinity(0, args.coordinator_cpus)  # this process is the coordinator
     found, rounds = asyncio.run(_measure(args, settings, _arms(args), jobs))
     yields = [_yield(arm, users, each) for (users, arm), each in found.items() if each.windows]
+    if not yields:
+        raise ConfigError("no block was measured: longer texts (--max-tokens), fewer --settle-tokens, or more time")
     bounds = []
     for users in args.users:
         line = pass_line(rounds[users])
@@ -165,16 +179,28 @@ async def _measure(
     order = random.Random(1)  # noqa: S311
     show = counter_line("blocks")
     begun_s = time.monotonic()
+    num_done = 0
     with tempfile.TemporaryDirectory(prefix="multispin-bench-") as folder:
         async with Site(settings, Path(folder)) as site:
             for block in range(args.blocks):
                 for users in args.users:
                     own = jobs[block * users : (block + 1) * users]
-                    for arm in order.sample(arms, len(arms)):
-                        if args.within is not None and time.monotonic() - begun_s > args.within:
-                            return found, rounds
-                        await _one(site, arm, own, found[users, arm], rounds[users], texts, args.settle_tokens)
-                        show(sum(len(each.windows) for each in found.values()), args.blocks * len(found))
+                    windows: dict[Arm, tuple[Window, list[float]]] = {}
+                    try:
+                        for arm in order.sample(arms, len(arms)):
+                            if args.within is not None and time.monotonic() - begun_s > args.within:
+                                break
+                            windows[arm] = await _one(
+                                site, arm, own, found[users, arm], rounds[users], texts, args.settle_tokens
+                            )
+                            num_done += 1
+                            show(num_done, args.blocks * len(found))
+                    except NeverAllServed as error:
+                        print(f"block {block + 1} with {users} users is left out of all arms: {error}", file=sys.stderr)
+                        continue
+                    for arm, (window, tpot_s) in windows.items():
+                        found[users, arm].windows.append(window)
+                        found[users, arm].tpot_s += tpot_s
     return found, rounds
 
 
@@ -186,21 +212,25 @@ async def _one(
     rounds: list[RoundRecord],
     texts: dict[str, tuple[int, ...]],
     settle_tokens: int,
-) -> None:
-    """Serve one block; its texts are compared with those of the first arm that wrote them."""
+) -> tuple[Window, list[float]]:
+    """Serve one block; return it and each request's TPOT. Its texts are compared with those of the first arm.
+
+    Raises:
+        NeverAllServed: it says nothing; its texts are compared nevertheless.
+    """
     if arm.has_agents:
         served = await site.serve(arm, jobs)
-        found.windows.append(window_of(str(arm), len(jobs), served.requests, served.rounds, settle_tokens))
-        found.tpot_s += [record.tpot_s for record in served.requests if record.tpot_s is not None]
         rounds += served.rounds
         written = {record.id: record.token_ids for record in served.requests}
     else:
         by_itself = await site.write(arm, jobs)
-        found.windows.append(Window(by_itself.tokens, by_itself.seconds, []))
-        found.tpot_s += by_itself.tpot_s
         written = by_itself.texts
     for name, token_ids in written.items():
         found.differences += count_differences(token_ids, texts.setdefault(name, token_ids))
+    if not arm.has_agents:
+        return Window(by_itself.tokens, by_itself.seconds, []), by_itself.tpot_s
+    window = window_of(str(arm), len(jobs), served.requests, served.rounds, settle_tokens)
+    return window, [record.tpot_s for record in served.requests if record.tpot_s is not None]
 
 
 def _yield(arm: Arm, users: int, found: _Found) -> Yield:

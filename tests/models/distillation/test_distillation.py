@@ -20,7 +20,7 @@ from multispin_models.distillation.corpus import Conversation, CorpusSettings, o
 from multispin_models.distillation.draft_file import assemble_draft, frequent_ids_of, read_trained, write_layers_file
 from multispin_models.distillation.loss import frequent_ids
 from multispin_models.distillation.network import student_of
-from multispin_models.distillation.openings import draw_opening
+from multispin_models.distillation.openings import Passages, draw_opening
 from multispin_models.distillation.target_text import generate_corpus, top_of
 from multispin_models.distillation.training import Progress, Trainer, TrainingSettings
 from multispin_models.errors import ConfigError, ModelError
@@ -44,12 +44,17 @@ def write_text(target: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
     export_onnx(target, exported, "float32")
 
     def write(
-        folder: Path, count: int, side_by_side: int, prompts: tuple[str, ...] = (), first_number: int = 0
+        folder: Path,
+        count: int,
+        side_by_side: int,
+        prompts: tuple[str, ...] = (),
+        first_number: int = 0,
+        passages: Passages | None = None,
     ) -> list[Conversation]:
         model = load_onnx(exported, n_ctx=250, max_sequences=side_by_side, max_rows=32, num_threads=1, cache="float32")
         try:
             tokenizer = load_gguf_tokenizer(target)
-            generate_corpus(model, tokenizer, folder, SETTINGS, count, lambda *_: None, prompts, first_number)
+            generate_corpus(model, tokenizer, folder, SETTINGS, count, lambda *_: None, prompts, first_number, passages)
         finally:
             model.close()
         return sorted((c for _, part in read_corpus(folder) for c in part), key=lambda c: c.number)
@@ -111,6 +116,23 @@ def test_the_users_prompts_are_answered_as_they_stand(
         assert asked.decode().replace("\u2581", " ").split()[:3] == ["cat", "the", "cat"]
 
 
+def test_what_an_opening_asks_of_a_passage_is_answered_behind_the_whole_of_it(
+    write_text: Callable[..., list[Conversation]], target: Path, tmp_path: Path
+) -> None:
+    tokenizer = load_gguf_tokenizer(target)
+    texts = {"English": ["the cat. the dog."], "German": ["cat dog cat. cat dog cat."]}
+    found: Counter[str] = Counter()
+    for c in write_text(tmp_path, 24, 12, passages=texts):
+        turn = b"".join(tokenizer.token_bytes(int(t)) for t in c.tokens[c.first_scored : c.answer_start])
+        turn = turn.decode(errors="replace").replace("\u2581", " ")
+        if c.task in {"summary", "retrieval"} and "the cat. the dog." in turn:
+            found[c.task] += 1
+        if "Translate German to English: cat dog cat." in turn:
+            found["translation"] += 1
+            assert turn.count("cat dog cat.") == 1  # one sentence, not the paragraph
+    assert set(found) == {"summary", "retrieval", "translation"}
+
+
 def test_a_corpus_of_other_settings_is_refused(corpus: Path) -> None:
     with pytest.raises(ModelError, match="another seed"):
         open_corpus(corpus, CorpusSettings("f", "float32", "v", seed=6, max_answer_tokens=12, top=8))
@@ -131,6 +153,27 @@ def test_openings_are_a_function_of_the_seed_and_cover_all_tasks() -> None:
     counts = Counter(opening.task for opening in drawn)
     assert set(counts) >= {"self", "topic", "summary", "rewriting", "retrieval", "mathematics", "translation", "code"}
     assert len({opening.text for opening in drawn}) > 150
+
+
+def test_real_passages_are_asked_about_in_a_share_of_the_openings() -> None:
+    sentences = " ".join(f"Sentence number {n} has seven words here." for n in range(100))
+    passages = {"English": [sentences, "A short one. And its end."], "German": ["Eins ist das. Zwei auch."]}
+    drawn = [draw_opening(random.Random(f"1/{n}"), passages) for n in range(600)]
+    about = [o for o in drawn if "Sentence number 0" in o.text or "A short one." in o.text]
+    translated = [o for o in drawn if "German to English: Eins" in o.text or "German to English: Zwei" in o.text]
+    assert 0.3 < (len(about) + len(translated)) / len(drawn) < 0.5
+    assert all(o.complete for o in about if o.task != "retrieval")
+    assert all(o.complete for o in translated)
+    questions = [o for o in about if o.task == "retrieval"]
+    assert questions
+    assert not any(o.complete for o in questions)
+    for opening in about:
+        words = len(opening.text.split())
+        assert words <= 2 * (240 + 7) + 20, "passages end with the sentence that reaches their length"
+        assert "here." in opening.text or "A short one. And its end." in opening.text
+    assert [draw_opening(random.Random(f"1/{n}")) for n in range(50)] == [
+        draw_opening(random.Random(f"1/{n}"), {}) for n in range(50)
+    ]
 
 
 def test_the_likeliest_tokens_are_sorted_log_probabilities() -> None:
@@ -283,3 +326,10 @@ def test_layers_are_searched_on_the_text_of_a_folder(
     assert found["loss"] > 0
     assert main([*words, "--drop", "2"]) == 1
     assert "the target has 2 layers: one must stay" in capsys.readouterr().err
+
+
+def test_passages_without_english_ones_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"prompt": "Das ist ein Satz.", "category": "German"}\n')
+    assert main(["models", "distill", str(tmp_path / "work"), "--only", "text", "--passages", str(file)]) == 1
+    assert f"passages {file}: no line is in English" in capsys.readouterr().err
