@@ -5,6 +5,7 @@ What is drafted beside a stream, to be compared, never holds it up: its end is o
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from multispin_agent.client import Client
 from multispin_agent.confidence import RequestConfidence
@@ -19,6 +20,14 @@ from multispin_models.messages import Report
 __all__ = ["Guessing"]
 
 COMPARED = 16  # tokens drafted beside a stream before they are reported
+
+
+class _Timed(NamedTuple):
+    """One call of the drafter: its tokens, its time, and the mean time of those behind the first; null if not known."""
+
+    drafted: list[Drafted]
+    seconds: float
+    later_s: float | None
 
 
 class Guessing:
@@ -65,7 +74,7 @@ class Guessing:
         self._draft_entries = draft_entries
         self._end_token_ids = end_token_ids
         self._drafter: Drafter | None = None
-        self._beside: asyncio.Future[tuple[list[Drafted], float]] | None = None
+        self._beside: asyncio.Future[_Timed] | None = None
         self._compared = self._hits = 0
 
     async def open(self) -> None:
@@ -80,8 +89,9 @@ class Guessing:
         """Guess so many tokens more, or fewer if an answer comes meanwhile."""
         generation = self._generation
         known = generation.tokens + generation.guess
-        drafted, seconds = await self._engine.run(self._timed_draft, known, count, self._interrupted)
-        self._note(len(drafted), seconds)
+        timed = await self._engine.run(self._timed_draft, known, count, self._interrupted)
+        self._note(timed)
+        drafted = timed.drafted
         if not drafted and not self._interrupted():
             generation.rest()
         self._take(len(known), drafted)
@@ -105,9 +115,10 @@ class Guessing:
     def on_guessed(self, guessed: Guessed) -> None:
         """Compare a guess with what has come, or keep it for what comes next."""
         assert self._beside is not None
-        drafted, seconds = self._beside.result()
+        timed = self._beside.result()
         self._beside = None
-        self._note(len(drafted), seconds)
+        self._note(timed)
+        drafted = timed.drafted
         generation = self._generation
         if not drafted:
             generation.rest()
@@ -136,20 +147,28 @@ class Guessing:
         entries = self._draft_entries if self._generation.weighs else None
         self._drafter = self._drafts.open_drafter(self._generation.sampling, entries)
 
-    def _timed_draft(
-        self, tokens: Sequence[int], count: int, interrupted: Callable[[], bool]
-    ) -> tuple[list[Drafted], float]:
+    def _timed_draft(self, tokens: Sequence[int], count: int, interrupted: Callable[[], bool]) -> _Timed:
         assert self._drafter is not None
         now_ns = self._client.now_ns
+        later_ns: list[int] = []  # when each token behind the first was begun
+
+        def asked() -> bool:
+            stops = interrupted()
+            if not stops:
+                later_ns.append(now_ns())
+            return stops
+
         started_ns = now_ns()
         is_waited_for = not self._generation.alone
         self._drafter.rewind(tokens)
         rewound_ns = now_ns()
-        drafted = self._drafter.draft(tokens, count, self._end_token_ids, interrupted)
+        drafted = self._drafter.draft(tokens, count, self._end_token_ids, asked)
         ended_ns = now_ns()
         if is_waited_for:
             self._clock.drafted(started_ns, rewound_ns, ended_ns)
-        return drafted, (ended_ns - started_ns) / 1e9
+        is_one_by_one = 0 < len(later_ns) == len(drafted) - 1
+        later_s = (ended_ns - later_ns[0]) / 1e9 / len(later_ns) if is_one_by_one else None
+        return _Timed(drafted, (ended_ns - started_ns) / 1e9, later_s)
 
     def _close_drafter(self) -> None:
         if self._drafter is not None:
@@ -164,10 +183,21 @@ class Guessing:
         predicted = self.confidence.guessed(position, token_ids, [each.evidence for each in drafted])
         self._generation.drafted(token_ids, predicted, [each.drawn_from for each in drafted])
 
-    def _note(self, num_drafted: int, seconds: float) -> None:
-        self.seconds += seconds
-        if num_drafted:
-            self._client.history.draft_s.add(seconds / num_drafted)
+    def _note(self, timed: _Timed) -> None:
+        """Take the time of a call; what a drafted token takes is the pace of those behind the first.
+
+        A call begins with the cache cut back, committed tokens fed and a thread woken. That is a round's, not a
+        token's: as part of a token's time it makes long drafts look dear to the control. A call that gave one token
+        counts where there are no others: beside a stream, without drafting ahead, and before anything is known.
+        """
+        self.seconds += timed.seconds
+        known, generation = self._client.history.draft_s, self._generation
+        if timed.later_s is not None:
+            known.add(timed.later_s)
+        elif timed.drafted:
+            are_single = generation.alone or not generation.draft_ahead or known.estimate() is None
+            if len(timed.drafted) > 1 or are_single:
+                known.add(timed.seconds / len(timed.drafted))
 
     def _interrupted(self) -> bool:
         return not self._inbox.empty()

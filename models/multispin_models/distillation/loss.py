@@ -18,9 +18,10 @@ import numpy.typing as npt
 from multispin_models.distillation.corpus import Conversation
 from multispin_models.onnx.weights import Array
 
-__all__ = ["Graded", "frequent_ids", "grade", "head_of"]
+__all__ = ["LARGEST_SLOPE", "LEAST", "Graded", "frequent_ids", "grade", "head_of"]
 
-_LEAST = np.float32(1e-9)
+LEAST = np.float32(1e-9)  # probability that a logarithm is taken of
+LARGEST_SLOPE = np.float32(1e3)
 _ROWS_AT_ONCE = 1024  # bounds the memory of the logits
 
 
@@ -94,20 +95,20 @@ def _grade(
     inside = known >= 0
     p = np.exp(top_log_probabilities.astype(np.float32)) * inside
     # What lies outside of the head, known or not, stays in the bucket: the student cannot say it.
-    rest = np.maximum(1.0 - p.sum(axis=1, keepdims=True), _LEAST)
+    rest = np.maximum(1.0 - p.sum(axis=1, keepdims=True), LEAST)
     logits: Array = states @ head.T  # [S, N]
     same = (logits.argmax(axis=1) == known[:, 0]) & inside[:, 0]
     logits -= logits.max(axis=1, keepdims=True)
     np.exp(logits, out=logits)
     logits /= logits.sum(axis=1, keepdims=True)
     q_known = np.take_along_axis(logits, np.where(inside, known, 0), axis=1) * inside
-    q_rest = np.maximum(1.0 - q_known.sum(axis=1, keepdims=True), _LEAST)
+    q_rest = np.maximum(1.0 - q_known.sum(axis=1, keepdims=True), LEAST)
     with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(p > 0, p * np.log(p / np.maximum(q_known, _LEAST)), 0.0)
+        terms = np.where(p > 0, p * np.log(p / np.maximum(q_known, LEAST)), 0.0)
     loss = float(terms.sum() + (rest * np.log(rest / q_rest)).sum())
     if not with_gradient:
         return Graded(loss, same, np.empty((0, states.shape[1]), np.float32))
-    logits *= np.maximum(1.0 - rest / q_rest, np.float32(-1e3))
+    logits *= np.maximum(1.0 - rest / q_rest, -LARGEST_SLOPE)
     rows = np.broadcast_to(np.arange(len(states))[:, None], known.shape)[inside]
     logits[rows, known[inside]] = (q_known - p)[inside]
     return Graded(loss, same, logits @ head)

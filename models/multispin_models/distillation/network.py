@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from multispin_models.distillation.loss import Graded, grade
 from multispin_models.errors import UnsupportedModel
 from multispin_models.onnx.architecture import Architecture
 from multispin_models.onnx.weights import Array, Network
@@ -155,6 +156,17 @@ class Student:
                 qkv @ layer["qkv"], kept.stream, layer["attention_norm"], kept.inverse_rms
             )
             flow += change
+
+    def grade(
+        self,
+        states: Array,
+        head: Array,
+        places: npt.NDArray[np.int32],
+        top_ids: npt.NDArray[np.uint32],
+        top_log_probabilities: npt.NDArray[np.float16],
+    ) -> Graded:
+        """Return loss, agreement and gradient of some rows; see `loss.grade`."""
+        return grade(states, head, places, top_ids, top_log_probabilities)
 
     def _feed_forward_backward(self, flow: Array, layer: dict[str, Array], slot: dict[str, Array], kept: Kept) -> None:
         width = self.architecture.feed_forward_size

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
+from multispin_models.distillation.loss import LARGEST_SLOPE, LEAST, Graded
 from multispin_models.distillation.network import Student, cut
 from multispin_models.onnx.weights import Array
 
@@ -62,6 +63,34 @@ class TorchStudent(Student):
         found = torch.autograd.grad(trace, leaves, torch.from_numpy(gradient))
         for slot, derivative in zip(slots, found, strict=True):
             slot[:] = derivative.numpy()
+
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def grade(
+        self,
+        states: Array,
+        head: Array,
+        places: npt.NDArray[np.int32],
+        top_ids: npt.NDArray[np.uint32],
+        top_log_probabilities: npt.NDArray[np.float16],
+    ) -> Graded:
+        """Return loss, agreement and gradient of some rows, the head's products in bfloat16; see `loss.grade`."""
+        kind = torch.bfloat16 if self._reduced else torch.float32
+        reduced_head = torch.from_numpy(head).to(kind)
+        known = torch.from_numpy(places[top_ids].astype(np.int64))  # [S, top]
+        inside = known >= 0
+        p = torch.from_numpy(top_log_probabilities).float().exp() * inside
+        rest = (1.0 - p.sum(1, keepdim=True)).clamp(min=float(LEAST))
+        logits = functional.linear(torch.from_numpy(states).to(kind), reduced_head).float()  # [S, N]
+        same = (logits.argmax(1) == known[:, 0]) & inside[:, 0]
+        q = logits.softmax(1)
+        q_known = q.gather(1, known.clamp(min=0)) * inside
+        q_rest = (1.0 - q_known.sum(1, keepdim=True)).clamp(min=float(LEAST))
+        terms = torch.xlogy(p, p / q_known.clamp(min=float(LEAST)))
+        loss = float(terms.sum() + (rest * (rest / q_rest).log()).sum())
+        q *= (1.0 - rest / q_rest).clamp(min=-float(LARGEST_SLOPE))
+        q[inside.nonzero()[:, 0], known[inside]] = (q_known - p)[inside]
+        gradient = (q.to(kind) @ reduced_head).float()
+        return Graded(loss, same.numpy(), gradient.numpy())
 
     def _attend_rows(
         self, qkv: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor], lengths: Sequence[int]

@@ -167,7 +167,7 @@ class Trainer:
     def _learn(self, batch: Batch) -> tuple[float, int]:
         """Make one step; return the loss, summed, and how many first choices were the target's."""
         states, trace = self.student.forward(batch.sequences, batch.rows)
-        graded = grade(states, self._head, self._places, batch.top_ids, batch.top_log_probabilities)
+        graded = self.student.grade(states, self._head, self._places, batch.top_ids, batch.top_log_probabilities)
         by_state = graded.gradient
         by_state /= len(states)
         self.student.backward(by_state, trace, self._gradient)

@@ -13,7 +13,7 @@ from tests.onnx_tiny import write_tiny
 
 from multispin_models.distillation.batches import Batch
 from multispin_models.distillation.layer_search import drop_layers
-from multispin_models.distillation.loss import grade
+from multispin_models.distillation.loss import grade, head_of
 from multispin_models.distillation.network import Student, student_of
 from multispin_models.errors import UnsupportedModel
 from multispin_models.language_model import Rows
@@ -168,3 +168,22 @@ def test_pytorch_computes_the_same_passes(tiny: Path) -> None:
         theirs.backward(by_state, graph, found)
         assert np.linalg.norm(states - expected) < within * np.linalg.norm(expected)
         assert np.linalg.norm(found - derivative) < within * np.linalg.norm(derivative)
+
+
+def test_pytorch_grades_the_same_rows(tiny: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch (GBs with PyPI's CUDA) is an extra of training alone")
+    from multispin_models.distillation.torch_network import TorchStudent  # noqa: PLC0415
+
+    ours = student(tiny)
+    random = np.random.default_rng(6)
+    head, places = head_of(ours.embedding, np.arange(5, 200, dtype=np.int32))
+    states = random.normal(size=(7, ours.embedding.shape[1])).astype(np.float32)
+    top_ids = np.stack([random.choice(261, 8, replace=False) for _ in states]).astype(np.uint32)  # some outside
+    shares = -np.sort(-random.dirichlet(np.ones(9), len(states)), axis=1)[:, :8]
+    graded = ours.grade(states, head, places, top_ids, np.log(shares).astype(np.float16))
+    for reduced, within in ((False, 1e-5), (True, 0.05)):
+        theirs = TorchStudent(ours, reduced=reduced)
+        found = theirs.grade(states, head, places, top_ids, np.log(shares).astype(np.float16))
+        assert found.loss == pytest.approx(graded.loss, rel=within)
+        assert np.linalg.norm(found.gradient - graded.gradient) < within * np.linalg.norm(graded.gradient)
+        np.testing.assert_array_equal(found.same, graded.same)
