@@ -20,7 +20,7 @@ from typing import Final
 from image_building import overlay
 from image_building.card import ROOM_MB, SETTINGS, SITE_SETTINGS, Card, write_card
 from image_building.disk import build_disk
-from image_building.root import KERNELS, Root
+from image_building.root import KERNELS, Root, check_new
 from image_building.seed import checked_hostname, checked_login
 from image_building.trial import Trial, try_disk
 from multispin.progress import terminal_progress
@@ -101,6 +101,7 @@ def _card(args: argparse.Namespace) -> int:
 
 
 def _disk(args: argparse.Namespace) -> int:
+    check_new(args.out)
     login = checked_login("root", _text(args.ssh_key))
     texts = {SETTINGS: overlay.image_settings(args.pair, args.coordinator)}
     texts["authorized_keys"] = "".join(f"{key}\n" for key in login.keys)
@@ -114,6 +115,7 @@ def _disk(args: argparse.Namespace) -> int:
 
 
 def _try(args: argparse.Namespace) -> int:
+    check_new(args.out)
     return try_disk(
         Trial(args.disk, args.out, args.cards, args.tokens, args.cores, args.grown_mib, args.firmware, args.keep)
     )

@@ -15,7 +15,6 @@ from typing import Final
 from image_building.layout import MIB, Layout, loader_entry, new_layout, sfdisk_script
 from image_building.overlay import write_overlay
 from image_building.root import Root, bootstrap, check_host, configure, run
-from multispin_models.errors import ConfigError
 
 __all__ = ["build_disk", "copy_to_boot", "image_path"]
 
@@ -40,13 +39,10 @@ def build_disk(root: Root, texts: Mapping[str, str], token: str | None, out: Pat
         out: folder that is not there yet.
 
     Raises:
-        ConfigError: something is missing here, `out` is there, or a step failed.
+        ConfigError: something is missing here, or a step failed.
     """
     check_host(root.arch, TOOLS)
-    try:
-        out.mkdir(parents=True)
-    except FileExistsError as error:
-        raise ConfigError(f"{out} is there already: give a folder that is not") from error
+    out.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="image-", dir=out) as work:
         folder = Path(work) / "root"
         bootstrap(root, folder)

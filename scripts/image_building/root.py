@@ -16,7 +16,7 @@ from image_building.layout import Layout, fstab
 from image_building.seed import FIRST_BOOT
 from multispin_models.errors import ConfigError
 
-__all__ = ["KERNELS", "Root", "bootstrap", "check_host", "configure", "run"]
+__all__ = ["KERNELS", "Root", "bootstrap", "check_host", "check_new", "configure", "run"]
 
 HERE: Final = Path(__file__).parent
 KERNELS: Final = {"generic": "linux-image-arm64", "cloud": "linux-image-cloud-arm64"}
@@ -79,6 +79,16 @@ def run(*command: object, stdin: str | None = None, is_shown: bool = False) -> s
         said = "" if is_shown else (done.stdout + done.stderr)[-3000:]
         raise ConfigError(f"{' '.join(map(str, command[:4]))} ... failed ({done.returncode}):\n{said}")
     return "" if is_shown else str(done.stdout)
+
+
+def check_new(out: Path) -> None:
+    """Refuse a folder that is there, before minutes of work.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} is there already: give a folder that is not")
 
 
 def check_host(arch: str, tools: tuple[str, ...]) -> None:

@@ -162,6 +162,14 @@ def test_what_is_no_token_no_setting_and_no_package_of_the_cards_python_is_refus
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("words", [["disk", "--ssh-key", "key.pub"], ["try", "--disk", "disk"]])
+def test_a_folder_that_is_there_is_refused_before_minutes_of_work(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main([*words, "--out", str(tmp_path)]) == 1
+    assert f"{tmp_path} is there already: give a folder that is not" in capsys.readouterr().err
+
+
 def test_partitions_lie_one_behind_the_other_and_are_named_by_their_uuid() -> None:
     layout = new_layout("arm64", 1000, 256, 128)
     other = new_layout("arm64", 1000, 256, 128)
