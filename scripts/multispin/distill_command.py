@@ -117,6 +117,8 @@ def _write_text(args: argparse.Namespace) -> None:
     from multispin_models.distillation.corpus import CorpusSettings  # noqa: PLC0415
     from multispin_models.distillation.target_text import generate_corpus  # noqa: PLC0415
 
+    if args.prompts and args.passages:
+        raise ConfigError("--prompts take the place of the openings that --passages are for: give one of the two")
     prompts = [job.prompt for job in read_jobs(args.prompts, JobDefaults())] if args.prompts else []
     passages = _read_passages(args.passages) if args.passages else {}
     loaded = load_side(

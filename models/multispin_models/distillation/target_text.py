@@ -121,7 +121,7 @@ def generate_corpus(
         prompts: complete user turns to draw from in place of openings; those that leave no room are cut short.
         first_number: of the conversations; corpora of several processes or machines, each with numbers of its own, are
             one corpus once their shards lie in one folder.
-        passages: real texts that a share of the openings is about; of no effect beside prompts.
+        passages: real texts that a share of the openings is about; none beside prompts, which have no openings.
 
     Raises:
         ModelError: the corpus has other settings, or the model no chat template.

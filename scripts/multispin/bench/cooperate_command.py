@@ -78,8 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=1,
         metavar="N",
-        help="of each user, before a block's time begins, in every arm: what an arm learns anew in each block weighs "
-        "less the longer texts are (default 1: the time begins with the first)",
+        help="of a user on average, before a block's time begins, in every arm: what an arm learns anew in each block "
+        "weighs less the longer texts are (default 1: the time begins with the first)",
     )
     parser.add_argument(
         "--max-prompt-tokens", type=positive, default=160, metavar="N", help="longer prompts are passed over (160)"

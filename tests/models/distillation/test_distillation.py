@@ -328,8 +328,23 @@ def test_layers_are_searched_on_the_text_of_a_folder(
     assert "the target has 2 layers: one must stay" in capsys.readouterr().err
 
 
-def test_passages_without_english_ones_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_passages_without_english_ones_or_beside_prompts_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "texts.jsonl"
     file.write_text('{"prompt": "Das ist ein Satz.", "category": "German"}\n')
     assert main(["models", "distill", str(tmp_path / "work"), "--only", "text", "--passages", str(file)]) == 1
     assert f"passages {file}: no line is in English" in capsys.readouterr().err
+    both = [
+        "models",
+        "distill",
+        str(tmp_path / "work"),
+        "--only",
+        "text",
+        "--passages",
+        str(file),
+        "--prompts",
+        str(file),
+    ]
+    assert main(both) == 1
+    assert "give one of the two" in capsys.readouterr().err
