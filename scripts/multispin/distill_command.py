@@ -73,6 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rate", type=float, default=6e-4, metavar="R", help="largest learning rate (default %(default)s)"
     )
     parser.add_argument("--decay-share", type=float, default=0.3, metavar="S", help="of the steps, at the end")
+    parser.add_argument(
+        "--user-weight", type=float, default=1.0, metavar="W",
+        help="in the loss, of a token of the user's turn beside one of an answer (above 0, at most 1; default 1)",
+    )  # fmt: skip
     parser.add_argument("--head-size", type=positive, default=12288, metavar="N", help="ids the loss looks at")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of openings, noise and order (default 0)")
     parser.add_argument(
@@ -92,9 +96,15 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         MultispinError: a flag, the target or a file of the folder cannot be used.
     """
-    if not 0.0 <= args.decay_share <= 1.0 or not args.rate > 0.0 or min(args.seed, args.first_conversation) < 0:
+    if (
+        not 0.0 <= args.decay_share <= 1.0
+        or not args.rate > 0.0
+        or not 0.0 < args.user_weight <= 1.0
+        or min(args.seed, args.first_conversation) < 0
+    ):
         raise ConfigError(
             f"--decay-share is {args.decay_share}, allowed are 0 to 1; --rate is {args.rate}, it must be above 0; "
+            f"--user-weight is {args.user_weight}, allowed is above 0 to 1; "
             f"--seed is {args.seed} and --first-conversation {args.first_conversation}, they must not be negative"
         )
     stages = (args.only,) if args.only else STAGES
@@ -235,6 +245,7 @@ def _student(args: argparse.Namespace) -> "tuple[Student, Any, TrainingSettings]
         batch_tokens=args.batch_tokens,
         peak_rate=args.rate,
         decay_share=args.decay_share,
+        user_weight=args.user_weight,
         head_size=args.head_size,
         seed=args.seed,
         arithmetic=args.arithmetic,

@@ -9,7 +9,8 @@ distributions over these ids and the bucket, so nothing is said about the order 
 Derivative by the logits:  q_v - p_v  for known ids,  q_v (1 - p_rest / q_rest)  for all others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from multispin_models.distillation.corpus import Conversation
 from multispin_models.onnx.weights import Array
 
-__all__ = ["LARGEST_SLOPE", "LEAST", "Graded", "frequent_ids", "grade", "head_of"]
+__all__ = ["LARGEST_SLOPE", "LEAST", "Graded", "GrowingHead", "frequent_ids", "grade", "head_of"]
 
 LEAST = np.float32(1e-9)  # probability that a logarithm is taken of
 LARGEST_SLOPE = np.float32(1e3)
@@ -53,6 +54,39 @@ def head_of(head: Array, ids: npt.NDArray[np.int32]) -> tuple[Array, npt.NDArray
     places = np.full(len(head), -1, np.int32)
     places[ids] = np.arange(len(ids))
     return np.ascontiguousarray(head[ids]), places
+
+
+class GrowingHead:
+    """The rows of a head for the frequent ids, and for a while those of some texts' own ids behind them.
+
+    A draft whose head is trimmed may still say what stands in the prompt; so training lets it.
+
+    Args:
+        head: [n_vocab, hidden] of the target.
+        ids: the frequent ones.
+    """
+
+    def __init__(self, head: Array, ids: npt.NDArray[np.int32]) -> None:
+        self._whole = head
+        self._rows, self._places = head_of(head, ids)
+        self._size = len(ids)
+
+    @contextmanager
+    def with_ids_of(self, texts: Sequence[npt.NDArray[np.int32]]) -> Iterator[tuple[Array, npt.NDArray[np.int32]]]:
+        """Give the head's rows and [n_vocab] the place of each id, -1 where it is not; both are for reading only."""
+        tokens = np.unique(np.concatenate(texts))
+        others = tokens[self._places[tokens] < 0]
+        end = self._size + len(others)
+        if end > len(self._rows):
+            self._rows = np.concatenate(
+                [self._rows[: self._size], np.empty((2 * len(others), self._rows.shape[1]), np.float32)]
+            )
+        self._rows[self._size : end] = self._whole[others]
+        self._places[others] = np.arange(self._size, end)
+        try:
+            yield self._rows[:end], self._places
+        finally:
+            self._places[others] = -1
 
 
 def grade(

@@ -6,7 +6,8 @@ arXiv 2212.10560). About one in three is complete as it stands. All of it is wri
 taken from a set of questions: an evaluation on any public set stays fair.
 
 What a small target makes up as "a news report" is shorter and duller than what people paste into a request. Real
-texts can be given, then a share of the openings asks for something to be done with one of them.
+texts can be given, then a share of the openings asks for something to be done with one of them, as long as what people
+paste (up to some 600 words), and others are about the names in them.
 """
 
 import random
@@ -85,8 +86,10 @@ _CODE: Final = (
     "Write a C program that ", "How do I use a dictionary in Python to ", "Implement a class for ",
 )  # fmt: skip
 
-_PASSAGE_SHARE: Final = 0.4  # of the openings, where there are passages
-_PASSAGE_WORDS: Final = (40, 240)
+_PASSAGE_SHARE: Final = 0.45  # of the openings, where there are passages
+_NAME_SHARE: Final = 0.2  # about a name in one of them
+_TRANSLATION_SHARE: Final = 0.25  # of those with a passage, where one is in another language
+_PASSAGE_WORDS: Final = (40, 600)
 _PASSAGE_TASKS: Final = (
     ("summary", "Summarize: {0}"), ("summary", "Summarize: {0}"), ("summary", "Summarize the following text:\n\n{0}"),
     ("summary", "{0}\n\nTL;DR:"), ("summary", "{0}\n\nSummarize this in a few sentences."),
@@ -94,12 +97,20 @@ _PASSAGE_TASKS: Final = (
     ("extraction", "List all names and numbers in this text:\n\n{0}"),
 )  # fmt: skip
 _QUESTION_TASKS: Final = (
-    "{0}\n{1}\n\nQuestion: {2}", "{0}\n\n{2}", "Answer the question from the passages.\n\n1. {0}\n2. {1}\n\n{2}",
-    "Context: {0}\n\nQuestion: {2}", "{0}\n\nFrom the text above: {2}",
+    "{0}\n\nQuestion: {1}", "{0}\n\n{1}", "{0}\n{1}", "Answer the question from the passages.\n\n{0}\n\n{1}",
+    "Context: {0}\n\nQuestion: {1}", "{0}\n\nFrom the text above: {1}",
 )  # fmt: skip
 _QUESTIONS: Final = (
     "Who", "What", "What is", "When", "When did", "Where", "Where is", "Why", "How", "How many", "Which", "In what",
+    "Describe", "List", "who", "what is the", "when did", "where is", "how many", "what does", "why did",
 )  # fmt: skip
+_NAME_TASKS: Final = (
+    "What is {0} known for?", "Tell me about {0}.", "Write a paragraph about {0}.", "What do you know about {0}?",
+    "Explain the importance of {0}.", "Discuss {0} and", "How did {0}", "Why did {0}", "When was {0}", "Who was {0}?",
+    "Compare {0} and {1}.", "Imagine you are {0}.", "Write an essay on {0} in", "In the field of {0},", "where is {0}",
+    "what is {0}", "who is {0}", "Give an overview of {0}.", "Make a table of facts about {0}.", "Which role does {0}",
+)  # fmt: skip
+_NAME: Final = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}(?: (?:of (?:the )?)?[A-Z][a-z]+)*")
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -110,8 +121,12 @@ def draw_opening(random_: random.Random, passages: Passages | None = None) -> Op
         random_: is drawn from.
         passages: real texts that a share of the openings is about.
     """
-    if passages and random_.random() < _PASSAGE_SHARE:
-        return _about_passage(random_, passages)
+    if passages:
+        about = random_.random()
+        if about < _PASSAGE_SHARE:
+            return _about_passage(random_, passages)
+        if about < _PASSAGE_SHARE + _NAME_SHARE:
+            return _about_names(random_, passages["English"])
     kind = random_.random()
     for share, draw in _KINDS:
         if kind < share:
@@ -139,26 +154,36 @@ def _passage(random_: random.Random) -> Opening:
 
 
 def _about_passage(random_: random.Random, passages: Passages) -> Opening:
-    language = random_.choice(sorted(passages))
-    if language != "English":
+    others = sorted(set(passages) - {"English"})
+    if others and random_.random() < _TRANSLATION_SHARE:
+        language = random_.choice(others)
         sentence = random_.choice(_SENTENCE_END.split(random_.choice(passages[language])))
         return Opening("translation", f"Translate {language} to English: {sentence}", True, 0)
-    first, second = (_cut(random_.choice(passages["English"]), random_.randint(*_PASSAGE_WORDS)) for _ in range(2))
+    num_words = random_.randint(*_PASSAGE_WORDS)
     if random_.random() < 0.5:
         task, form = random_.choice(_PASSAGE_TASKS)
-        return Opening(task, form.format(first), True, 0)
-    form = random_.choice(_QUESTION_TASKS)
-    return Opening("retrieval", form.format(first, second, random_.choice(_QUESTIONS)), False, 0)
+        return Opening(task, form.format(_stretch(random_, passages["English"], num_words)), True, 0)
+    parts = random_.choice((1, 1, 2, 3))
+    texts = "\n".join(_stretch(random_, passages["English"], num_words // parts) for _ in range(parts))
+    return Opening("retrieval", random_.choice(_QUESTION_TASKS).format(texts, random_.choice(_QUESTIONS)), False, 0)
 
 
-def _cut(text: str, num_words: int) -> str:
-    """Return the sentences from the beginning of a text that have so many words in all, or few more."""
+def _about_names(random_: random.Random, texts: Sequence[str]) -> Opening:
+    names = [random_.choice(_NAME.findall(random_.choice(texts)) or _TOPICS) for _ in range(2)]
+    text = random_.choice(_NAME_TASKS).format(*names)
+    return Opening("names", text, text.endswith((".", "?")), 64)
+
+
+def _stretch(random_: random.Random, texts: Sequence[str], num_words: int) -> str:
+    """Return the sentences from the beginning of a text and of those after it, of so many words in all or few more."""
     kept: list[str] = []
-    for sentence in _SENTENCE_END.split(text):
-        kept.append(sentence)
-        num_words -= len(sentence.split())
-        if num_words <= 0:
-            break
+    first = random_.randrange(len(texts))
+    for place in range(first, first + len(texts)):
+        for sentence in _SENTENCE_END.split(texts[place % len(texts)]):
+            kept.append(sentence)
+            num_words -= len(sentence.split())
+            if num_words <= 0:
+                return " ".join(kept)
     return " ".join(kept)
 
 

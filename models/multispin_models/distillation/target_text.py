@@ -22,7 +22,7 @@ __all__ = ["generate_corpus", "top_of"]
 
 _MARK: Final = "\x02user\x02"  # stands for the user's turn while the template is cut
 _USER_TEMPERATURE: Final = 0.9
-_ANSWER_TEMPERATURES: Final = (0.0, 0.6, 0.8, 0.8, 1.0)
+_ANSWER_TEMPERATURES: Final = (0.0, 0.0, 0.6, 0.8, 0.8, 1.0)
 _SHARD_CONVERSATIONS: Final = 48
 
 

@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from multispin_models.cache import staging
 from multispin_models.distillation.batches import Batch, Batches, batch_of
-from multispin_models.distillation.loss import frequent_ids, grade, head_of
+from multispin_models.distillation.loss import GrowingHead, frequent_ids, grade
 from multispin_models.distillation.network import Student
 from multispin_models.errors import ConfigError, ModelError
 from multispin_models.onnx.weights import Array
 
-__all__ = ["Progress", "Trainer", "TrainingSettings", "learning_rate"]
+__all__ = ["Progress", "Trainer", "TrainingSettings", "learning_rate", "row_weights"]
 
 _FIRST_DECAY: Final = 0.9
 _SECOND_DECAY: Final = 0.98
@@ -39,9 +39,11 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         peak_rate: largest learning rate.
         warmup_steps: over which the rate rises.
         decay_share: of the steps, over which it falls to 0.
-        head_size: ids that the loss looks at: those that the target finds likeliest in the corpus.
+        head_size: ids that the loss looks at beside the conversation's own: those that the target finds likeliest in
+            the corpus.
         seed: of the order of conversations.
         arithmetic: of the network's products, "float32" (numpy) or "bfloat16" (PyTorch).
+        user_weight: of a row that chooses a token of the user's turn, where one of an answer weighs 1; above 0.
     """
 
     layers: tuple[int, ...]
@@ -53,6 +55,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head_size: int = 12288
     seed: int = 0
     arithmetic: Literal["float32", "bfloat16"] = "float32"
+    user_weight: float = 1.0
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -88,6 +91,16 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
     falling = _falling_steps(settings)
     rising = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     return settings.peak_rate * min(rising, (settings.steps - step) / falling, 1.0)
+
+
+def row_weights(in_answer: npt.NDArray[np.bool_], user_weight: float) -> Array:
+    """Return [S, 1] what each row of a step weighs, 1 in all; only answers are drafted, so they may count for more.
+
+    >>> row_weights(np.array([False, False, True]), 0.5).ravel().tolist()
+    [0.25, 0.25, 0.5]
+    """
+    weights = np.where(in_answer, 1.0, user_weight)
+    return (weights / weights.sum()).astype(np.float32)[:, None]
 
 
 def _falling_steps(settings: TrainingSettings) -> int:
@@ -126,7 +139,7 @@ class Trainer:
         self.head_ids = frequent_ids(batches.training, settings.head_size, len(head))
         if checkpoint.exists():
             self._load()
-        self._head, self._places = head_of(head, self.head_ids)
+        self._head = GrowingHead(head, self.head_ids)
 
     def run(self, show: Callable[[Progress], None], *, report_every: int, save_every_s: float) -> None:
         """Train until the steps are done, with a report every few steps and a checkpoint now and then."""
@@ -167,9 +180,10 @@ class Trainer:
     def _learn(self, batch: Batch) -> tuple[float, int]:
         """Make one step; return the loss, summed, and how many first choices were the target's."""
         states, trace = self.student.forward(batch.sequences, batch.rows)
-        graded = self.student.grade(states, self._head, self._places, batch.top_ids, batch.top_log_probabilities)
+        with self._head.with_ids_of(batch.sequences) as (head, places):
+            graded = self.student.grade(states, head, places, batch.top_ids, batch.top_log_probabilities)
         by_state = graded.gradient
-        by_state /= len(states)
+        by_state *= row_weights(batch.in_answer, self.settings.user_weight)
         self.student.backward(by_state, trace, self._gradient)
         self._adam(learning_rate(self.step, self.settings))
         self.step += 1
@@ -208,7 +222,8 @@ class Trainer:
             answers = np.flatnonzero(batch.in_answer)
             states, _ = self.student.forward(batch.sequences, batch.rows[answers])
             top = batch.top_ids[answers], batch.top_log_probabilities[answers]
-            graded = grade(states, self._head, self._places, *top, with_gradient=False)
+            with self._head.with_ids_of([conversation.tokens[: conversation.answer_start]]) as (head, places):
+                graded = grade(states, head, places, *top, with_gradient=False)
             loss, same, rows = loss + graded.loss, same + int(graded.same.sum()), rows + len(answers)
             tokens += batch.num_tokens
         return (loss / rows, same / rows) if rows else (float("nan"), float("nan"))

@@ -157,20 +157,26 @@ def test_openings_are_a_function_of_the_seed_and_cover_all_tasks() -> None:
 
 def test_real_passages_are_asked_about_in_a_share_of_the_openings() -> None:
     sentences = " ".join(f"Sentence number {n} has seven words here." for n in range(100))
-    passages = {"English": [sentences, "A short one. And its end."], "German": ["Eins ist das. Zwei auch."]}
-    drawn = [draw_opening(random.Random(f"1/{n}"), passages) for n in range(600)]
+    passages = {
+        "English": [sentences, "A short one. And it names Ada Lovelace here."],
+        "German": ["Eins ist das. Zwei auch."],
+    }
+    drawn = [draw_opening(random.Random(f"1/{n}"), passages) for n in range(1200)]
     about = [o for o in drawn if "Sentence number 0" in o.text or "A short one." in o.text]
     translated = [o for o in drawn if "German to English: Eins" in o.text or "German to English: Zwei" in o.text]
-    assert 0.3 < (len(about) + len(translated)) / len(drawn) < 0.5
+    assert 0.35 < (len(about) + len(translated)) / len(drawn) < 0.55
     assert all(o.complete for o in about if o.task != "retrieval")
     assert all(o.complete for o in translated)
     questions = [o for o in about if o.task == "retrieval"]
     assert questions
     assert not any(o.complete for o in questions)
-    for opening in about:
-        words = len(opening.text.split())
-        assert words <= 2 * (240 + 7) + 20, "passages end with the sentence that reaches their length"
-        assert "here." in opening.text or "A short one. And its end." in opening.text
+    lengths = sorted(len(opening.text.split()) for opening in about)
+    assert lengths[0] >= 40
+    assert 500 < lengths[-1] <= 600 + 3 * 8 + 20, "passages end with the sentence that reaches their length"
+    named = [o for o in drawn if o.task == "names"]
+    assert 0.1 < len(named) / len(drawn) < 0.3
+    assert any("Ada Lovelace" in o.text for o in named)
+    assert all(o.complete == o.text.endswith((".", "?")) for o in named)
     assert [draw_opening(random.Random(f"1/{n}")) for n in range(50)] == [
         draw_opening(random.Random(f"1/{n}"), {}) for n in range(50)
     ]
