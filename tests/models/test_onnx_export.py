@@ -17,7 +17,7 @@ from tests.onnx_tiny import CONTEXT, write_tiny
 from multispin_models import default_pair
 from multispin_models.cache import cached_path, file_sha256, silent
 from multispin_models.engines import prepare_side
-from multispin_models.errors import ConfigError, ModelError, UnsupportedModel
+from multispin_models.errors import ConfigError, EngineFault, ModelError, UnsupportedModel
 from multispin_models.gguf_metadata import GgufMetadata, read_gguf_metadata
 from multispin_models.language_model import Logits, Rows
 from multispin_models.onnx.architecture import read_architecture
@@ -245,23 +245,62 @@ def test_a_tensor_that_has_no_place_in_the_graph_is_refused(tmp_path: Path) -> N
         export_onnx(extra, tmp_path / "out", "float32")
 
 
+@pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("form", ["int8-block32", "w8a8"])
-def test_a_trimmed_head_gives_its_ids_the_same_logits_and_all_others_none(form: str, tmp_path: Path) -> None:
-    source, draft = write_tiny(tmp_path / "tiny.gguf", "llama", tied=True), tmp_path / "draft.gguf"
-    ids = [2, 5, 70, 71, 260]
+def test_a_trimmed_head_scores_its_ids_and_those_read_so_far_alone(form: str, tied: bool, tmp_path: Path) -> None:
+    source, draft = write_tiny(tmp_path / "tiny.gguf", "llama", tied=tied), tmp_path / "draft.gguf"
+    ids, text = [2, 5, 70, 71, 260], [1, 9, 200, 5, 9, 4]
     add_frequent_ids(source, draft, ids)
     logits = []
     for recipe in (form, f"{form}-trimmed"):
         export_onnx(draft, tmp_path / recipe, recipe)
         model = load_onnx(tmp_path / recipe, n_ctx=32, max_sequences=1, max_rows=16, num_threads=1)
-        logits.append(model.forward([Rows(model.open_sequence(), [1, 9, 200, 4], 3)])[0].copy())
+        logits.append(model.forward([Rows(model.open_sequence(), text, 6)])[0].copy())
         assert model.info.recipe.startswith(recipe)
         model.close()
     whole, trimmed = logits
     np.testing.assert_array_equal(trimmed[:, ids], whole[:, ids])
-    assert np.isneginf(np.delete(trimmed, ids, axis=1)).all()
+    for row, token_id in enumerate(text):
+        scored = sorted({*ids, *text[: row + 1]})
+        assert np.isneginf(np.delete(trimmed[row], scored)).all(), f"row {row}, behind token {token_id}"
+        np.testing.assert_allclose(trimmed[row, scored], whole[row, scored], atol=0.05 * np.abs(whole).max())
     chosen = choose(trimmed[-1], 4, Sampling(temperature=0.8, seed=1))
-    assert chosen in ids
+    assert chosen in {*ids, *text}
+
+
+def test_what_a_trimmed_head_scores_is_a_function_of_the_sequence_alone(tmp_path: Path) -> None:
+    source, draft = write_tiny(tmp_path / "tiny.gguf", "llama", tied=True), tmp_path / "draft.gguf"
+    add_frequent_ids(source, draft, [2, 5, 70, 71, 260])
+    export_onnx(draft, tmp_path / "out", "int8-block32-trimmed")
+    model = load_onnx(tmp_path / "out", n_ctx=160, max_sequences=3, max_rows=200, num_threads=1)
+    prompt, following = [1, *range(100, 200), 5, 33], [201, 202, 33]  # more own ids than there is room at first
+    alone = model.open_sequence()
+    model.forward([Rows(alone, prompt, 0)])
+    expected = model.forward([Rows(alone, following, 3)])[0].copy()
+    assert np.isfinite(expected[2]).sum() == 5 + 1 + 100 + 1 + 2
+
+    beside, rejected = model.open_sequence(), model.open_sequence()
+    model.forward([Rows(beside, [250, 251], 0), Rows(rejected, prompt, 0)])
+    model.forward([Rows(rejected, [240, 241], 1)])
+    model.rewind(rejected, len(prompt))
+    again = model.forward([Rows(beside, [252], 1), Rows(rejected, following, 3)])[1].copy()
+    np.testing.assert_array_equal(again, expected)
+
+    model.rewind(rejected, len(prompt))
+    state = model.save(rejected)
+    model.close_sequence(rejected)
+    restored = model.open_sequence()
+    assert restored == rejected
+    with pytest.raises(EngineFault, match="no state for sequence"):
+        model.restore(restored, b"1234" + state)
+    model.restore(restored, state)
+    np.testing.assert_array_equal(model.forward([Rows(restored, following, 3)])[0], expected)
+    for short in (b"", state[:7], state[-9:]):
+        model.rewind(restored, 0)
+        with pytest.raises(EngineFault, match="no state for sequence"):
+            model.restore(restored, short)
+    reused = model.forward([Rows(restored, [1], 1)])[0]
+    assert np.isfinite(reused).sum() == 5 + 1, "a sequence that is used again has no ids of the one before"
 
 
 def test_a_file_without_frequent_ids_cannot_be_trimmed(tmp_path: Path) -> None:

@@ -56,9 +56,11 @@ class _Writing:
         self._max_answer = settings.max_answer_tokens
         self.tokens = list(template.before)
         self.first_scored = len(self.tokens)
-        room = n_ctx - len(self.tokens) - len(template.behind) - settings.max_answer_tokens
-        self._forced = tokenizer.encode(self.opening.text)[: max(1, room)]
-        self._user_end = self.first_scored + max(self.opening.max_tokens, len(self._forced) + QUESTION_TOKENS)
+        room = n_ctx - len(self.tokens) - len(template.behind) - settings.max_answer_tokens  # for the user's turn
+        to_add = 0 if self.opening.complete else QUESTION_TOKENS
+        self._forced = tokenizer.encode(self.opening.text)[: max(1, room - to_add)]
+        wanted = max(self.opening.max_tokens, len(self._forced) + to_add)
+        self._user_end = self.first_scored + min(room, wanted)
         self.answer_start = 0
         if self.opening.complete:
             self._begin_answer()

@@ -99,8 +99,9 @@ def row_weights(in_answer: npt.NDArray[np.bool_], user_weight: float) -> Array:
     >>> row_weights(np.array([False, False, True]), 0.5).ravel().tolist()
     [0.25, 0.25, 0.5]
     """
-    weights = np.where(in_answer, 1.0, user_weight)
-    return (weights / weights.sum()).astype(np.float32)[:, None]
+    weights: Array = np.where(in_answer, np.float32(1.0), np.float32(user_weight))
+    weights /= weights.sum()
+    return weights[:, None]
 
 
 def _falling_steps(settings: TrainingSettings) -> int:

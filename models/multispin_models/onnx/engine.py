@@ -7,10 +7,12 @@ import numpy as np
 import onnxruntime
 
 from multispin_models.errors import ConfigError, EngineFault, LimitError, ModelError
+from multispin_models.gguf_metadata import read_gguf_metadata
 from multispin_models.language_model import Logits, ModelInfo, Rows
 from multispin_models.onnx.arrangement import Part
-from multispin_models.onnx.exported import WEIGHTS_FILE, ExportManifest, read_export
+from multispin_models.onnx.exported import FREQUENT_IDS, VOCABULARY_FILE, WEIGHTS_FILE, ExportManifest, read_export
 from multispin_models.onnx.huge_pages import move_to_huge_pages
+from multispin_models.onnx.own_ids import OwnIds
 from multispin_models.onnx.session import MAX_ROWS, GraphSession
 from multispin_models.onnx.variants import AttentionForm, CacheForm, Variant, WeightForm, exact_cache, exact_weights
 
@@ -20,11 +22,18 @@ _MOST = {"n_ctx": 1 << 24, "num_threads": 512}
 
 
 class OnnxModel:
-    """`LanguageModel` on ONNX Runtime. Made by `load_onnx`. A sequence's number is its slot in the caches."""
+    """`LanguageModel` on ONNX Runtime. Made by `load_onnx`. A sequence's number is its slot in the caches.
 
-    def __init__(self, session: GraphSession, info: ModelInfo) -> None:
+    Args:
+        session: of the exported model.
+        info: what is loaded.
+        own_ids: of each slot, where the head is trimmed; otherwise none.
+    """
+
+    def __init__(self, session: GraphSession, info: ModelInfo, own_ids: Sequence[OwnIds] = ()) -> None:
         self._session: GraphSession | None = session
         self._info = info
+        self._own_ids = own_ids
         self._lengths: list[int | None] = [None] * info.max_sequences  # None: not open
 
     @property
@@ -42,7 +51,7 @@ class OnnxModel:
 
     def close_sequence(self, sequence: int) -> None:
         """Free a sequence."""
-        self.length(sequence)
+        self.rewind(sequence, 0)
         self._lengths[sequence] = None
 
     def length(self, sequence: int) -> int:
@@ -77,9 +86,22 @@ class OnnxModel:
 
     def _run(self, parts: Sequence[Part]) -> list[Logits]:
         assert self._session is not None
-        logits = self._session.run(parts)
+        computed = self._session.run(parts)
         ends = np.cumsum([part.num_logits for part in parts]).tolist()
-        return [logits[end - part.num_logits : end] for part, end in zip(parts, ends, strict=True)]
+        if computed.states is not None and computed.head_rows is not None:
+            self._score_own_ids(parts, computed.logits, computed.states, computed.head_rows)
+        return [computed.logits[end - part.num_logits : end] for part, end in zip(parts, ends, strict=True)]
+
+    def _score_own_ids(self, parts: Sequence[Part], logits: Logits, states: Logits, head_rows: Logits) -> None:
+        """Write the logits of the ids that a trimmed head lacks and a sequence has."""
+        row = asked = 0
+        for part in parts:
+            own, end = self._own_ids[part.slot], part.start + len(part.token_ids)
+            own.read(part.token_ids, part.start, head_rows[row:])
+            for position in range(end - part.num_logits, end):
+                own.score(states[asked], position, logits[asked])
+                asked += 1
+            row += len(part.token_ids)
 
     def _check(self, batch: Sequence[Rows]) -> list[int]:
         """Return the lengths before the pass.
@@ -116,11 +138,14 @@ class OnnxModel:
         if not 0 <= length <= current:
             raise ValueError(f"sequence {sequence} holds {current} tokens and cannot be cut back to {length}")
         self._lengths[sequence] = length
+        if self._own_ids:
+            self._own_ids[sequence].cut(length)
 
     def save(self, sequence: int) -> bytes:
-        """Return a sequence's keys and values."""
+        """Return a sequence's keys and values, and its own ids."""
         assert self._session is not None
-        return self._session.cache[:, sequence, :, : self.length(sequence)].tobytes()
+        state: bytes = self._session.cache[:, sequence, :, : self.length(sequence)].tobytes()
+        return state + self._own_ids[sequence].save() if self._own_ids else state
 
     def restore(self, sequence: int, state: bytes) -> None:
         """Put a saved state into an empty sequence.
@@ -134,14 +159,17 @@ class OnnxModel:
             raise ValueError(f"sequence {sequence} holds {self.length(sequence)} tokens, restore needs an empty one")
         cache = self._session.cache[:, sequence]  # [2 * layers, kv heads, capacity, head]
         token_bytes = cache[:, :, 0].nbytes
-        length, rest = divmod(len(state), token_bytes)
-        if rest or length > self._info.n_ctx:
+        values = self._own_ids[sequence].restore(state) if self._own_ids else state
+        length, rest = (0, 1) if values is None else divmod(len(values), token_bytes)
+        if values is None or rest or length > self._info.n_ctx:
+            if self._own_ids:
+                self._own_ids[sequence].cut(0)
             raise EngineFault(
                 f"{len(state)} bytes are no state for sequence {sequence}: a token takes {token_bytes} bytes, "
                 f"n_ctx is {self._info.n_ctx}"
             )
         shape = (*cache.shape[:2], length, cache.shape[3])
-        cache[:, :, :length] = np.frombuffer(state, cache.dtype).reshape(shape)
+        cache[:, :, :length] = np.frombuffer(values, cache.dtype).reshape(shape)
         self._lengths[sequence] = length
 
     def close(self) -> None:
@@ -201,8 +229,16 @@ def load_onnx(
         ) from error
     move_to_huge_pages()
     return OnnxModel(
-        session, _describe(directory, manifest, session, n_ctx, max_sequences, max_rows, num_threads, name)
+        session,
+        _describe(directory, manifest, session, n_ctx, max_sequences, max_rows, num_threads, name),
+        _own_ids(directory, manifest, max_sequences) if manifest.recipe.trimmed else (),
     )
+
+
+def _own_ids(directory: Path, manifest: ExportManifest, slots: int) -> list[OwnIds]:
+    frequent = np.zeros(manifest.architecture.n_vocab, np.bool_)
+    frequent[list(read_gguf_metadata(directory / VOCABULARY_FILE).get(FREQUENT_IDS, tuple) or ())] = True
+    return [OwnIds(frequent, manifest.architecture.hidden_size) for _ in range(slots)]
 
 
 def _check_limits(**limits: int) -> None:

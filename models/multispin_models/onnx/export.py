@@ -5,7 +5,6 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Final
 
 import onnx
 
@@ -15,6 +14,7 @@ from multispin_models.errors import ConfigError
 from multispin_models.gguf_metadata import GgufMetadata, read_gguf_metadata
 from multispin_models.onnx.exported import (
     FORMAT_VERSION,
+    FREQUENT_IDS,
     VOCABULARY_FILE,
     WEIGHTS_FILE,
     ExportManifest,
@@ -29,8 +29,6 @@ from multispin_models.onnx.weights import Network, read_network, trim_head
 from multispin_models.vocabulary import vocabulary_hash
 
 __all__ = ["export_onnx"]
-
-FREQUENT_IDS: Final = "multispin.draft.frequent_ids"  # metadata of a draft's file, ascending
 
 _logger = logging.getLogger(__name__)
 

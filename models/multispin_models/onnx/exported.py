@@ -3,7 +3,8 @@
 manifest.json                      this structure
 <attention>-<cache>-<weights>.onnx the graph, in each form (see `variants`)
 weights.bin                        its weights, mapped by the runtime
-vocabulary.gguf                    the header of the source, without tensors: tokenizer and chat template
+vocabulary.gguf                    the header of the source, without tensors: tokenizer, chat template, and the
+                                   frequent ids of a draft
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from multispin_models.onnx.variants import VARIANTS
 
 __all__ = [
     "ExportManifest",
+    "FREQUENT_IDS",
     "VOCABULARY_FILE",
     "WEIGHTS_FILE",
     "files_fingerprint",
@@ -26,10 +28,11 @@ __all__ = [
     "write_manifest",
 ]
 
+FREQUENT_IDS: Final = "multispin.draft.frequent_ids"  # metadata of a draft's file, ascending
 WEIGHTS_FILE: Final = "weights.bin"
 VOCABULARY_FILE: Final = "vocabulary.gguf"
 MANIFEST_FILE: Final = "manifest.json"
-FORMAT_VERSION: Final = 6
+FORMAT_VERSION: Final = 7
 _CHUNK_BYTES: Final = 1 << 22
 
 

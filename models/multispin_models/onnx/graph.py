@@ -2,6 +2,9 @@
 
     token_ids [rows] -> embedding -> layers -> norm -> the rows that are asked -> head -> logits [asked, n_vocab]
 
+With a trimmed head it also gives what is asked of it before the head, states [asked, hidden], and the whole head's row
+for each token that it reads, head_rows [rows, hidden], for the ids that a sequence brings itself (`own_ids`).
+
 All matrices see the rows of all sequences one below the other; only attention sees them by sequence (`attention`).
 """
 
@@ -47,7 +50,7 @@ class _NetworkWriter:
         b, network = self._builder, self._network
         a = network.architecture
         self._declare_inputs()
-        stream = self._embedding()
+        stream = embedded = self._embedding()
         normed = self._norm(stream, network.layers[0].attention_norm, "0.attention_norm")
         for number, layer in enumerate(network.layers):
             attended = self._attention(normed, layer, number)
@@ -59,6 +62,10 @@ class _NetworkWriter:
             following = network.output_norm if last else network.layers[number + 1].attention_norm
             normed, stream = self._add_and_norm(stream, fed, following, f"{number + 1}.attention_norm")
         asked = b.one("Gather", normed, "logit_rows")
+        if network.whole_head is not None:
+            b.node("Identity", [asked], [b.output("states", _FLOAT, ["asked", a.hidden_size])])
+            rows = self._rows_of_head(embedded, network.whole_head)
+            b.node("Identity", [rows], [b.output("head_rows", _FLOAT, ["rows", a.hidden_size])])
         b.node("Identity", [self._spread(self._head(asked))], [b.output("logits", _FLOAT, ["asked", a.n_vocab])])
         return b.finish(f"{a.family} {self._recipe.name}", [v.file_name for v in VARIANTS])
 
@@ -81,6 +88,12 @@ class _NetworkWriter:
         if network.head_is_tied and recipe.head == recipe.embedding == "float32":
             return self._builder.one("Gemm", rows, "embedding.weight", transB=1)
         return self._products.add("head", rows, network.head, recipe.head)
+
+    def _rows_of_head(self, embedded: str, head: Array) -> str:
+        if head is self._network.embedding:
+            return embedded
+        blocks = block_form(head, "int8-block32")
+        return self._products.embedding_8("whole_head", "token_ids", blocks, None, head.shape[1])
 
     def _spread(self, logits: str) -> str:
         """Return logits of the whole vocabulary: minus infinity for the ids that a trimmed head leaves out."""

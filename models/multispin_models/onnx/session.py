@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from multispin_models.onnx.arrangement import Heads, Part, arrange, slot_width
 from multispin_models.onnx.exported import ExportManifest
 from multispin_models.onnx.variants import Variant
 
-__all__ = ["GraphSession", "MAX_ROWS", "rotation"]
+__all__ = ["Computed", "GraphSession", "MAX_ROWS", "rotation"]
 
 MAX_ROWS: Final = 64  # of one slot in one pass; the caches have room for them behind the longest sequence
 _SEVERITY_ERROR: Final = 3
@@ -25,6 +25,20 @@ def rotation(frequencies: npt.NDArray[np.float64], positions: int) -> dict[str, 
     """Return the graph's inputs "cosines" and "sines", [positions, frequencies] float32."""
     angles = np.outer(np.arange(positions, dtype=np.float64), frequencies)
     return {"cosines": np.cos(angles).astype(np.float32), "sines": np.sin(angles).astype(np.float32)}
+
+
+class Computed(NamedTuple):
+    """What a pass gave: views that are valid until the next one.
+
+    Attributes:
+        logits: [asked, n_vocab]
+        states: [asked, hidden] that the head multiplied; None where the head is whole.
+        head_rows: [rows, hidden] the whole head's row for each token that was read; None likewise.
+    """
+
+    logits: npt.NDArray[np.float32]
+    states: npt.NDArray[np.float32] | None
+    head_rows: npt.NDArray[np.float32] | None
 
 
 class GraphSession:
@@ -52,6 +66,7 @@ class GraphSession:
         capacity = n_ctx + slot_width(min(max_rows, MAX_ROWS), self._heads)
         self.cache = np.zeros((2 * a.num_layers, slots, a.num_kv_heads, capacity, a.head_size), variant.cache)
         self._logits = np.empty((max_rows, a.n_vocab), np.float32)
+        self._beside = np.empty((2, max_rows, a.hidden_size), np.float32) if manifest.recipe.trimmed else None
         self._fixed = rotation(np.array(manifest.inverse_frequencies), capacity)
         for name, values in self._fixed.items():
             self._bind_input(name, values)
@@ -60,10 +75,11 @@ class GraphSession:
     @property
     def memory_bytes(self) -> int:
         """Caches and logits; not the weights."""
-        return self.cache.nbytes + self._logits.nbytes + sum(values.nbytes for values in self._fixed.values())
+        beside = 0 if self._beside is None else self._beside.nbytes
+        return self.cache.nbytes + self._logits.nbytes + beside + sum(values.nbytes for values in self._fixed.values())
 
-    def run(self, parts: Sequence[Part]) -> npt.NDArray[np.float32]:
-        """Compute a pass, extend the caches in place, and return the logits [asked, n_vocab], a view.
+    def run(self, parts: Sequence[Part]) -> Computed:
+        """Compute a pass and extend the caches in place.
 
         Raises:
             EngineFault: the runtime failed; what the caches of these slots hold is not known.
@@ -76,11 +92,16 @@ class GraphSession:
         self._bind_caches(len(arrays["slot_counts"]))
         logits = self._logits[: len(arrays["logit_rows"])]
         self._bind_output("logits", logits)
+        states = head_rows = None
+        if self._beside is not None:
+            states, head_rows = self._beside[0, : len(logits)], self._beside[1, : len(arrays["token_ids"])]
+            self._bind_output("states", states)
+            self._bind_output("head_rows", head_rows)
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # the binding raises classes of its own, which it does not export
             raise EngineFault(f"ONNX Runtime failed ({error}); close the sequences of this pass") from error
-        return logits
+        return Computed(logits, states, head_rows)
 
     def _bind_caches(self, slots: int) -> None:
         """Bind the first slots of every cache, each as input and output at once: written in place, never copied."""

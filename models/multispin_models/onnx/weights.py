@@ -55,6 +55,7 @@ class Network(msgspec.Struct):
         head: [n_vocab, hidden]; the embedding itself where the file has no head of its own.
         inverse_frequencies: [head_size / 2] float64, see `architecture.inverse_frequencies`.
         head_ids: [rows of the head] ids that they stand for, ascending; None for all of the vocabulary.
+        whole_head: [n_vocab, hidden] what a trimmed head was taken from; None where it was not trimmed.
     """
 
     architecture: Architecture
@@ -64,6 +65,7 @@ class Network(msgspec.Struct):
     head: Array
     inverse_frequencies: npt.NDArray[np.float64]
     head_ids: npt.NDArray[np.int64] | None = None
+    whole_head: Array | None = None
 
     @property
     def head_is_tied(self) -> bool:
@@ -84,7 +86,7 @@ def trim_head(network: Network, token_ids: Sequence[int]) -> None:
             f"{len(ids)} frequent ids: a trimmed head needs different ones from 0 to {n_vocab - 1} in ascending order, "
             "as `multispin models distill` writes them; export with a recipe that is not trimmed"
         )
-    network.head_ids = ids
+    network.head_ids, network.whole_head = ids, network.head
     network.head = network.head[ids]
 
 

@@ -29,6 +29,7 @@ from multispin_models.onnx.engine import load_onnx
 from multispin_models.onnx.export import export_onnx
 from multispin_models.onnx.weights import read_network
 
+N_CTX = 250
 SETTINGS = CorpusSettings("f", "float32", "v", seed=5, max_answer_tokens=12, top=8)
 TRAINING = TrainingSettings((0,), steps=12, batch_tokens=200, peak_rate=3e-3, warmup_steps=2, head_size=200, seed=1)
 
@@ -51,7 +52,9 @@ def write_text(target: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
         first_number: int = 0,
         passages: Passages | None = None,
     ) -> list[Conversation]:
-        model = load_onnx(exported, n_ctx=250, max_sequences=side_by_side, max_rows=32, num_threads=1, cache="float32")
+        model = load_onnx(
+            exported, n_ctx=N_CTX, max_sequences=side_by_side, max_rows=32, num_threads=1, cache="float32"
+        )
         try:
             tokenizer = load_gguf_tokenizer(target)
             generate_corpus(model, tokenizer, folder, SETTINGS, count, lambda *_: None, prompts, first_number, passages)
@@ -131,6 +134,15 @@ def test_what_an_opening_asks_of_a_passage_is_answered_behind_the_whole_of_it(
             found["translation"] += 1
             assert turn.count("cat dog cat.") == 1  # one sentence, not the paragraph
     assert set(found) == {"summary", "retrieval", "translation"}
+
+
+def test_a_turn_that_is_too_long_is_cut_so_that_question_and_answer_have_room(
+    write_text: Callable[..., list[Conversation]], tmp_path: Path
+) -> None:
+    written = write_text(tmp_path, 24, 12, passages={"English": ["the cat the dog. " * 200]})
+    assert {c.task for c in written} >= {"summary", "retrieval"}
+    assert max(len(c.tokens) for c in written) <= N_CTX
+    assert all(len(c.tokens) > c.answer_start for c in written)
 
 
 def test_a_corpus_of_other_settings_is_refused(corpus: Path) -> None:
