@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-answer-tokens", type=positive, default=160, metavar="N", help="default %(default)s")
     parser.add_argument("--side-by-side", type=positive, default=40, metavar="N", help="conversations (default 40)")
-    parser.add_argument("--max-context-tokens", type=positive, default=448, metavar="N", help="default %(default)s")
+    parser.add_argument("--max-context-tokens", type=positive, default=1100, metavar="N", help="default %(default)s")
     parser.add_argument("--top", type=positive, default=32, metavar="K", help="likeliest tokens kept (default 32)")
     parser.add_argument("--steps", type=positive, default=1200, metavar="N", help="of training, in all")
     parser.add_argument("--batch-tokens", type=positive, default=1024, metavar="N", help="of a step (default 1024)")

@@ -35,8 +35,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: as asked for and shown.
         rotated: the network is turned first, so that a scale a row suffices (`rotation`).
         embedding: of the table that rows are taken from: "float32", or 8-bit blocks.
-        trimmed: the head has only the ids that the file names as frequent (a draft's does); no other is ever chosen
-            (FR-Spec, Zhao et al., arXiv 2502.14856).
+        trimmed: the head has only the ids that the file names as frequent (a draft's does; FR-Spec, Zhao et al.,
+            arXiv 2502.14856); beside them a sequence may say what stands in it (`own_ids`).
     """
 
     name: str

@@ -13,7 +13,7 @@ from tests.onnx_tiny import write_tiny
 
 from multispin_models.distillation.batches import Batch
 from multispin_models.distillation.layer_search import drop_layers
-from multispin_models.distillation.loss import grade, head_of
+from multispin_models.distillation.loss import GrowingHead, grade, head_of
 from multispin_models.distillation.network import Student, student_of
 from multispin_models.errors import UnsupportedModel
 from multispin_models.language_model import Rows
@@ -147,6 +147,21 @@ def test_the_layer_whose_absence_costs_least_is_left_out_first(tiny: Path) -> No
         left = tuple(place for place in left if place != found.layer)
         assert found.left == left
     assert len(left) == 1
+
+
+def test_a_head_grows_by_the_ids_of_a_text_and_shrinks_again(tiny: Path) -> None:
+    whole = student(tiny).embedding
+    head = GrowingHead(whole, np.array([3, 50, 200], np.int32))
+    for text in ([7, 3, 9, 7], list(range(100, 190)), [200, 50], [9, 8]):
+        with head.with_ids_of([np.array(text, np.int32), np.array([3], np.int32)]) as (rows, places):
+            own = sorted({*text} - {3, 50, 200})
+            assert np.flatnonzero(places >= 0).tolist() == sorted([3, 50, 200, *own])
+            np.testing.assert_array_equal(rows[places[own]], whole[own])
+            np.testing.assert_array_equal(rows[:3], whole[[3, 50, 200]])
+            assert len(rows) == 3 + len(own)
+    with head.with_ids_of([np.array([50], np.int32)]) as (rows, places):
+        assert np.flatnonzero(places >= 0).tolist() == [3, 50, 200]
+        assert len(rows) == 3
 
 
 def test_pytorch_computes_the_same_passes(tiny: Path) -> None:
