@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from multispin_models.onnx.quantize import Blocks, quantize_blocks_4
+from multispin_models.onnx.quantize import Blocks, fold_offsets, quantize_blocks_4
 
 Array = npt.NDArray[np.float32]
 
@@ -43,3 +43,26 @@ def test_other_weights_are_nearer_than_on_the_grid_from_lowest_to_highest() -> N
     found = restored(quantize_blocks_4(matrix, 32), 96)
     assert np.square(found - matrix).mean() < 0.95 * np.square(plain - matrix).mean()
     assert (np.abs(found - matrix).reshape(64, 3, 32) <= 1.5 * step).all()
+
+
+@pytest.mark.parametrize("blocks", [3, 32, 33])  # sums that fill a part of a block, a whole one, one and a part
+def test_offsets_stand_in_the_rows_of_the_sums_as_well(blocks: int) -> None:
+    random = np.random.default_rng(7)
+    weights = Blocks(
+        random.integers(0, 256, (5, blocks, 16)).astype(np.uint8),
+        random.uniform(0.01, 0.1, (5, blocks)).astype(np.float32),
+        random.normal(0, 0.05, (5, blocks)).astype(np.float32),
+    )
+    folded = fold_offsets(weights)
+    assert folded.offsets is None
+    row = random.normal(0, 1, (blocks, 32)).astype(np.float32)
+    sums = np.zeros(-(-blocks // 32) * 32, np.float32)
+    sums[:blocks] = row.sum(axis=1)
+    whole = folded._replace(offsets=np.zeros_like(folded.scales))
+    inputs = folded.values.shape[1] * 32
+    found = restored(whole, inputs) @ np.concatenate([row.ravel(), sums, sums])
+    exact = restored(weights, blocks * 32) @ row.ravel()
+    assert weights.offsets is not None
+    step = np.abs(weights.offsets).max() / 7 / 14  # of the second block: half of the first one's, over 7 places
+    np.testing.assert_allclose(found, exact, atol=step / 2 * np.abs(sums).sum() + 1e-5)
+    assert np.abs(found - exact).max() > 0, "four bits twice are not exact"

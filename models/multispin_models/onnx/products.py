@@ -11,7 +11,7 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from multispin_models.onnx.builder import CONTRIB, GraphBuilder
-from multispin_models.onnx.quantize import Blocks, quantize_blocks_4, quantize_blocks_8, quantize_rows_8
+from multispin_models.onnx.quantize import Blocks, fold_offsets, quantize_blocks_4, quantize_blocks_8, quantize_rows_8
 from multispin_models.onnx.recipes import Form
 from multispin_models.onnx.rotation import mixed, mixing_matrix
 from multispin_models.onnx.variants import VARIANTS
@@ -52,32 +52,37 @@ class ProductWriter:
     def blocks(self, name: str, rows: str, weights: Blocks, inputs: int) -> str:
         """Add a product with a matrix in blocks."""
         b = self._builder
-        outputs, _, bytes_ = weights.values.shape
-        bits = 8 if weights.offsets is None else 4
-        product = b.one(
+        bits, size = 8, weights.values.shape[2]
+        if weights.offsets is not None:
+            bits, size = 4, 2 * size
+            rows = self._with_sums(rows, inputs, size)
+            weights = fold_offsets(weights)
+            inputs = weights.values.shape[1] * size
+        return b.one(
             "MatMulNBits",
             rows,
             b.constant(f"{name}.weight", weights.values),
             b.constant(f"{name}.scale", weights.scales),
             domain=CONTRIB,
             K=inputs,
-            N=outputs,
+            N=len(weights.values),
             bits=bits,
-            block_size=bytes_ * 8 // bits,
+            block_size=size,
             accuracy_level=_INT8_ACCURACY,
         )
-        if weights.offsets is None:
-            return product
-        sums = b.one("MatMul", rows, self._summer(inputs, bytes_ * 8 // bits))
-        return b.one("Gemm", sums, b.constant(f"{name}.offset", weights.offsets.T), product)
 
-    def _summer(self, inputs: int, size: int) -> str:
-        """Return the matrix [inputs, blocks] by which rows become the sums of their blocks."""
+    def _with_sums(self, rows: str, inputs: int, size: int) -> str:
+        """Return rows [R, inputs] filled up to whole blocks, and the sums of the blocks behind them, twice."""
+        b = self._builder
+        blocks = -(-inputs // size)
         name = f"sums.{inputs}.{size}"
         if name not in self._summers:
-            places = np.arange(inputs)[:, None] // size == np.arange(-(-inputs // size))
-            self._summers[name] = self._builder.constant(name, places.astype(np.float32))
-        return self._summers[name]
+            summed = np.arange(inputs)[:, None] // size == np.arange(-(-blocks // size) * size)
+            self._summers[name] = b.constant(name, summed.astype(np.float32))
+        sums = b.one("MatMul", rows, self._summers[name])
+        if missing := blocks * size - inputs:
+            rows = b.one("Pad", rows, b.sizes(0, 0, 0, missing))
+        return b.one("Concat", rows, sums, sums, axis=1)
 
     def _refined(self, name: str, rows: str, matrix: Array) -> str:
         """Add a product in 4-bit blocks whose largest results are computed anew in 8-bit blocks."""

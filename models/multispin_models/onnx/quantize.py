@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Blocks", "Rows8", "quantize_blocks_4", "quantize_blocks_8", "quantize_rows_8"]
+__all__ = ["Blocks", "Rows8", "fold_offsets", "quantize_blocks_4", "quantize_blocks_8", "quantize_rows_8"]
 
 _SMALLEST_SCALE = np.float32(1e-30)  # of a block of zeros
 _FITS = 4
@@ -83,6 +83,30 @@ def quantize_blocks_4(matrix: npt.NDArray[np.float32], size: int) -> Blocks:
     if not on_grid.all():
         values[~on_grid], scales[~on_grid], offsets[~on_grid] = _fit_grids(blocks[~on_grid])
     return Blocks(_in_pairs(values.astype(np.uint8)), scales, offsets + np.float32(_MIDDLE_4) * scales)
+
+
+def fold_offsets(weights: Blocks) -> Blocks:
+    """Return the same matrix without offsets, for rows that have the sums of their blocks behind them, twice.
+
+    An offset times the sum of its block is one product more; as further inputs they need no product of their own. They
+    stand in 4-bit blocks too, what those leave over in the second ones.
+
+    Args:
+        weights: with offsets [outputs, blocks].
+
+    Returns:
+        values [outputs, blocks + 2 * further, block bytes] and scales likewise, `further` blocks for as many sums.
+    """
+    assert weights.offsets is not None
+    left = _in_blocks(weights.offsets, 2 * weights.values.shape[2])
+    values, scales = [weights.values], [weights.scales]
+    for _ in range(2):
+        scale = np.maximum(np.abs(left).max(axis=2) / np.float32(_MIDDLE_4 - 1), _SMALLEST_SCALE)
+        places = np.rint(left / scale[..., None])
+        left = left - places * scale[..., None]
+        values.append(_in_pairs((places + _MIDDLE_4).astype(np.uint8)))
+        scales.append(scale)
+    return Blocks(np.concatenate(values, axis=1), np.concatenate(scales, axis=1), None)
 
 
 def _fit_grids(blocks: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], ...]:
