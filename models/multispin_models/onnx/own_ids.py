@@ -3,7 +3,7 @@
 A trimmed head (FR-Spec, Zhao et al., arXiv 2502.14856) has the frequent ids alone. The rare ones that a text needs are
 mostly in its prompt: names, numbers, words of a passage. Of 14,092 tokens that a target answered to 240 prompts, 8,192
 frequent ids had 90.5 %, in answers to summarization 85 %; together with the ids of the prompt 98 % of those. A sequence
-has a few hundred such ids, so scoring them costs a hundredth of a pass.
+has a few hundred such ids at most, so scoring them is a small product (figures: models/README.md).
 
 What a row may choose is a function of the sequence up to that row alone: the same in every batch, and the same after a
 sequence was cut back.
