@@ -6,6 +6,7 @@
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,8 +84,7 @@ def read_jobs(path: str, defaults: JobDefaults, limit: int | None = None) -> lis
             jobs.append(_job(line, f"{where}, line {number}", str(number), defaults))
     if not jobs:
         raise ConfigError(f"prompts {where} has no line: give {{'prompt': ...}} or {{'turns': [...]}} a line")
-    ids = [job.job_id for job in jobs]
-    if repeated := {name for name in ids if ids.count(name) > 1}:
+    if repeated := [name for name, lines in Counter(job.job_id for job in jobs).items() if lines > 1]:
         raise ConfigError(
             f"prompts {where}: ids {', '.join(sorted(repeated)[:5])} stand on several lines; make them unique"
         )

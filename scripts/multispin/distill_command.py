@@ -39,7 +39,7 @@ STAGES = ("text", "train", "write")
 _REPORT_EVERY = 20
 _SAVE_EVERY_S = 180.0
 _HELD_OUT_TOKENS = 8000
-_PROMPT_ROWS = 32
+_PROMPT_ROWS = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -51,13 +51,15 @@ def write_text(target: Path, tmp_path_factory: pytest.TempPathFactory) -> Callab
         prompts: tuple[str, ...] = (),
         first_number: int = 0,
         passages: Passages | None = None,
+        max_rows: int = 32,
+        show: Callable[[int, int], None] = lambda *_: None,
     ) -> list[Conversation]:
         model = load_onnx(
-            exported, n_ctx=N_CTX, max_sequences=side_by_side, max_rows=32, num_threads=1, cache="float32"
+            exported, n_ctx=N_CTX, max_sequences=side_by_side, max_rows=max_rows, num_threads=1, cache="float32"
         )
         try:
             tokenizer = load_gguf_tokenizer(target)
-            generate_corpus(model, tokenizer, folder, SETTINGS, count, lambda *_: None, prompts, first_number, passages)
+            generate_corpus(model, tokenizer, folder, SETTINGS, count, show, prompts, first_number, passages)
         finally:
             model.close()
         return sorted((c for _, part in read_corpus(folder) for c in part), key=lambda c: c.number)
@@ -143,6 +145,26 @@ def test_a_turn_that_is_too_long_is_cut_so_that_question_and_answer_have_room(
     assert {c.task for c in written} >= {"summary", "retrieval"}
     assert max(len(c.tokens) for c in written) <= N_CTX
     assert all(len(c.tokens) > c.answer_start for c in written)
+
+
+def test_what_is_given_is_read_many_tokens_a_pass_with_the_same_outcome(
+    write_text: Callable[..., list[Conversation]], tmp_path: Path
+) -> None:
+    texts = {"English": ["the cat the dog. " * 20]}
+    passes: Counter[int] = Counter()
+
+    def written(max_rows: int) -> list[Conversation]:
+        def show(*_: int) -> None:
+            passes[max_rows] += 1
+
+        return write_text(tmp_path / str(max_rows), 8, 4, passages=texts, max_rows=max_rows, show=show)
+
+    for one, other in zip(written(16), written(64), strict=True):  # 16 rows: too few to read ahead
+        np.testing.assert_array_equal(one.tokens, other.tokens)
+        np.testing.assert_array_equal(one.top_ids, other.top_ids)
+        np.testing.assert_array_equal(one.top_log_probabilities, other.top_log_probabilities)
+        assert one.answer_start == other.answer_start
+    assert passes[64] < passes[16] / 2
 
 
 def test_a_corpus_of_other_settings_is_refused(corpus: Path) -> None:
