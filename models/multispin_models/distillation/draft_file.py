@@ -153,7 +153,7 @@ def assemble_draft(target: Path, layers_file: Path, destination: Path, *, target
         if missing := sorted(name for name in names if f"blk.{number}.{name}" not in trained.tensors):
             raise ModelError(f"layers file {layers_file} has no blk.{number}.{missing[0]}: fetch it again")
     with staging(destination) as partial:
-        writer = _with_metadata_of(reader, partial, len(trained.layers), layers_file)
+        writer = _with_metadata_of(reader, partial, trained, layers_file)
         writer.add_array(f"{_PREFIX}frequent_ids", list(trained.frequent_ids))
         writer.add_string(f"{_PREFIX}recipe", trained.recipe)
         for tensor in reader.tensors:
@@ -174,19 +174,26 @@ def stored_types(path: Path) -> list[tuple[str, str]]:
     return [(tensor.name, tensor.tensor_type.name) for tensor in gguf.GGUFReader(path).tensors]
 
 
-def _with_metadata_of(reader: Any, partial: Path, num_layers: int, layers_file: Path) -> Any:
-    """Return a writer with a model's metadata, for another number of layers."""
+def _with_metadata_of(reader: Any, partial: Path, trained: Trained, layers_file: Path) -> Any:
+    """Return a writer with a model's metadata, but for what the layers change."""
     family = reader.get_field("general.architecture").contents()
     writer = gguf.GGUFWriter(partial, family)
     name = read_gguf_metadata(layers_file).get("general.name", str) or layers_file.stem
-    changed = {f"{family}.block_count": num_layers, "general.name": name}
+    writer.add_file_type(_file_type(trained))
+    changed = {f"{family}.block_count": len(trained.layers), "general.name": name}
     for field in reader.fields.values():
-        if field.name.startswith("GGUF.") or field.name == "general.architecture":
+        if field.name.startswith("GGUF.") or field.name in {"general.architecture", "general.file_type"}:
             continue
         kind = field.types[0]
         inner = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
         writer.add_key_value(field.name, changed.get(field.name, field.contents()), kind, sub_type=inner)
     return writer
+
+
+def _file_type(trained: Trained) -> int:
+    """Return the number of the type that the layers' matrices have: llama.cpp calls the file by it."""
+    kind = next(kind for data, kind in trained.tensors.values() if data.ndim > 1).name
+    return int(gguf.LlamaFileType["ALL_F32" if kind == "F32" else f"MOSTLY_{kind}"])
 
 
 def _named_tensors(a: Architecture, weights: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

@@ -24,6 +24,7 @@ from multispin_models.distillation.openings import Passages, draw_opening
 from multispin_models.distillation.target_text import generate_corpus, top_of
 from multispin_models.distillation.training import Progress, Trainer, TrainingSettings
 from multispin_models.errors import ConfigError, ModelError
+from multispin_models.gguf_metadata import read_gguf_metadata
 from multispin_models.gguf_tokenizer import load_gguf_tokenizer
 from multispin_models.onnx.engine import load_onnx
 from multispin_models.onnx.export import export_onnx
@@ -320,6 +321,12 @@ def test_a_draft_is_put_together_from_its_layers_and_the_target(target: Path, tm
     assert load_gguf_tokenizer(draft).vocabulary_hash == load_gguf_tokenizer(target).vocabulary_hash
     assert frequent_ids_of(draft) == (3, 5, 8)
     assert read_trained(layers_file).layers == (1,)
+
+
+@pytest.mark.parametrize(("tensor_type", "number"), [("F32", 0), ("F16", 1)])
+def test_a_draft_is_of_the_type_of_its_layers(target: Path, tmp_path: Path, tensor_type: str, number: int) -> None:
+    assemble_draft(target, write_draft(target, tmp_path, tensor_type), tmp_path / "draft.gguf")
+    assert read_gguf_metadata(tmp_path / "draft.gguf").get("general.file_type", int) == number
 
 
 def test_a_draft_is_served_by_llama_cpp_as_by_onnx(target: Path, tmp_path: Path) -> None:
