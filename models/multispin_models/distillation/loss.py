@@ -41,11 +41,17 @@ class Graded(NamedTuple):
 
 
 def frequent_ids(conversations: Sequence[Conversation], size: int, n_vocab: int) -> npt.NDArray[np.int32]:
-    """Return the ids that the target gives the most probability in all, in ascending order; at most `size`."""
+    """Return the ids that the target gives the most probability in its answers, in ascending order; at most `size`.
+
+    What stands before an answer does not count for it: a trimmed head says the sequence's own ids anyhow.
+    """
     mass = np.zeros(n_vocab)
     for conversation in conversations:
-        weights = np.exp(conversation.top_log_probabilities.astype(np.float32))
-        np.add.at(mass, conversation.top_ids.ravel(), weights.ravel())
+        answer = slice(conversation.answer_start - conversation.first_scored, None)
+        ids = conversation.top_ids[answer]
+        weights = np.exp(conversation.top_log_probabilities[answer].astype(np.float32))
+        own = np.isin(ids, conversation.tokens[: conversation.answer_start])
+        np.add.at(mass, ids[~own], weights[~own])
     return np.sort(np.argsort(-mass, kind="stable")[: min(size, int(np.count_nonzero(mass)))]).astype(np.int32)
 
 

@@ -233,7 +233,15 @@ def test_a_row_chooses_the_token_behind_it() -> None:
     assert [sequence.tolist() for sequence in batch.sequences] == [[7, 8, 9, 4]] * 2
     assert batch.rows.tolist() == [1, 2, 3, 5, 6, 7]
     assert batch.in_answer.tolist() == [False, False, True] * 2
-    assert frequent_ids([c], 2, 10).tolist() == [1, 4]  # 1 has mass 3, then the lowest of equals
+
+
+def test_the_frequent_ids_are_those_of_the_answers_that_their_prompts_do_not_have() -> None:
+    c = Conversation(
+        1, "t", 0.0, np.array([7, 8, 9, 4, 5, 6], np.int32), 2, 4,
+        np.array([[9, 2], [4, 2], [5, 1], [8, 1]], np.uint32), np.zeros((4, 2), np.float16),
+    )  # fmt: skip
+    assert frequent_ids([c], 4, 10).tolist() == [1, 5]  # 2 stands before the answer alone, 8 is the prompt's own
+    assert frequent_ids([c], 1, 10).tolist() == [1]  # has mass 2
 
 
 def trainer(target: Path, corpus: Path, checkpoint: Path, level: Path | None = None, **changed: int) -> Trainer:
