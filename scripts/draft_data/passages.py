@@ -8,6 +8,7 @@ folder usr/share/doc/debian-handbook/html/de-DE of Debian's package debian-handb
 mwparserfromhell, which is not among the project's dependencies. The same input gives the same file.
 """
 
+import argparse
 import bz2
 import contextlib
 import html
@@ -16,8 +17,11 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
+
+from multispin_models.distillation.openings import SENTENCE_END
 
 __all__ = ["articles", "handbook", "speeches"]
 
@@ -27,7 +31,6 @@ _ARTICLE_WORDS: Final = 240
 _LEAST_WORDS: Final = 40
 _PARAGRAPH_WORDS: Final = 20  # shorter ones of an article are headings and captions
 _SENTENCE_WORDS: Final = (6, 300)
-_SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
 _PAGE: Final = re.compile(r"<title>(.*?)</title>.*?<text[^>]*>(.*?)</text>", re.DOTALL)
 _PARAGRAPH: Final = re.compile(r'<div class="para">(.*?)</div>', re.DOTALL)
 _GERMAN: Final = re.compile(r"\b(der|die|das|und|ist|ein|eine|nicht|mit|von)\b")
@@ -40,7 +43,7 @@ def speeches(folder: Path) -> Iterator[str]:
     for path in sorted(folder.glob("*.txt")):
         year = re.match(r"\d{4}", path.name)
         if year and int(year[0]) >= _FIRST_YEAR:
-            yield from _group(_SENTENCE_END.split(path.read_text(errors="replace")), _SPEECH_WORDS)
+            yield from _group(SENTENCE_END.split(path.read_text(errors="replace")), _SPEECH_WORDS)
 
 
 def articles(dump: Path) -> Iterator[str]:
@@ -85,9 +88,18 @@ def _group(parts: list[str], num_words: int, before: str = "") -> Iterator[str]:
 
 def main() -> None:
     """Write the file to standard output."""
-    folders = [Path(argument) for argument in sys.argv[1:]]
-    english = itertools.chain(speeches(folders[0]), articles(folders[1]))
-    for language, texts in (("English", english), ("German", handbook(folders[2]))):
+    parser = argparse.ArgumentParser(description="Write passages, JSON lines, to standard output.")
+    parser.add_argument("speeches", type=Path, help="folder of texts, each named by its year")
+    parser.add_argument("wikipedia", type=Path, help="dump, bzip2")
+    parser.add_argument("handbook", type=Path, help="folder of HTML")
+    args = parser.parse_args()
+    for path in (args.speeches, args.wikipedia, args.handbook):
+        if not path.exists():
+            parser.error(f"{path} is not there: see the head of this file for where it comes from")
+    if find_spec("mwparserfromhell") is None:
+        parser.error("wiki text is read by mwparserfromhell: pip install mwparserfromhell")
+    english = itertools.chain(speeches(args.speeches), articles(args.wikipedia))
+    for language, texts in (("English", english), ("German", handbook(args.handbook))):
         for text in texts:
             sys.stdout.write(json.dumps({"prompt": text, "category": language}, ensure_ascii=False) + "\n")
 

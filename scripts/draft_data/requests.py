@@ -9,6 +9,7 @@ openings, none of it is taken from a set of questions. The same input gives the 
 WORDNET is the folder with `data.noun`, `index.noun` and `index.verb`: /usr/share/wordnet of Debian's wordnet-base.
 """
 
+import argparse
 import itertools
 import json
 import random
@@ -19,12 +20,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from multispin_models.distillation.openings import NAME
+
 __all__ = ["Lexicon", "Requests", "read_lexicon"]
 
 _SEED: Final = 20261128
 _COUNT: Final = 120_000
 _TEMPLATES: Final = Path(__file__).with_name("templates.toml")
-_NAME: Final = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}(?: (?:of (?:the )?)?[A-Z][a-z]+)*")
 _WORD: Final = re.compile(r"[A-Za-z\- ']{3,}")
 _DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -96,7 +98,7 @@ def read_lexicon(wordnet: Path, passages: Path, drawn: random.Random) -> Lexicon
             things.append(word)
     verbs = [lemma for lemma, count in _tag_counts(wordnet / "index.verb") if count > 2 and "_" not in lemma]
     english = [line for line in map(json.loads, passages.read_text().splitlines()) if line["category"] == "English"]
-    names = sorted({name for line in english for name in _NAME.findall(line["prompt"])})
+    names = sorted({name for line in english for name in NAME.findall(line["prompt"])})
     events = [word for file in (_ACT, _TIME, _EVENT) for word in named.get(file, [])]
     people, places = named.get(_PERSON, []), named.get(_PLACE, [])
     return Lexicon(common, weights, rare, things, kinds, people, places, events, names, verbs)
@@ -201,8 +203,16 @@ class Requests:
 
 def main() -> None:
     """Write the file to standard output."""
+    parser = argparse.ArgumentParser(description="Write complete requests, JSON lines, to standard output.")
+    parser.add_argument("wordnet", type=Path, help="folder with data.noun, index.noun and index.verb")
+    parser.add_argument("passages", type=Path, help="what draft_data.passages wrote")
+    args = parser.parse_args()
     drawn = random.Random(_SEED)  # noqa: S311 - to be repeated
-    requests = Requests(read_lexicon(Path(sys.argv[1]), Path(sys.argv[2]), drawn), drawn)
+    try:
+        lexicon = read_lexicon(args.wordnet, args.passages, drawn)
+    except OSError as error:
+        parser.error(f"{error.filename}: {error.strerror}")
+    requests = Requests(lexicon, drawn)
     for _ in range(_COUNT):
         text, kind = requests.draw()
         sys.stdout.write(json.dumps({"prompt": text, "category": kind}, ensure_ascii=False) + "\n")

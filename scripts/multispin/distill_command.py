@@ -39,7 +39,6 @@ STAGES = ("text", "train", "write")
 _REPORT_EVERY = 20
 _SAVE_EVERY_S = 180.0
 _HELD_OUT_TOKENS = 8000
-_PROMPT_ROWS = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
 def _write_text(args: argparse.Namespace) -> None:
     """Let the target write."""
     from multispin_models.distillation.corpus import CorpusSettings  # noqa: PLC0415
-    from multispin_models.distillation.target_text import generate_corpus  # noqa: PLC0415
+    from multispin_models.distillation.target_text import READ_ROWS, generate_corpus  # noqa: PLC0415
 
     if args.prompts and args.passages:
         raise ConfigError("--prompts take the place of the openings that --passages are for: give one of the two")
@@ -137,7 +136,7 @@ def _write_text(args: argparse.Namespace) -> None:
         args.engine,
         n_ctx=args.max_context_tokens,
         max_sequences=args.side_by_side,
-        max_rows=max(args.side_by_side, _PROMPT_ROWS),
+        max_rows=max(args.side_by_side, READ_ROWS),
         num_threads=args.threads,
         progress=terminal_progress(),
     )

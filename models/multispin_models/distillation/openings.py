@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-__all__ = ["QUESTION_TOKENS", "Opening", "Passages", "draw_opening"]
+__all__ = ["NAME", "QUESTION_TOKENS", "SENTENCE_END", "Opening", "Passages", "draw_opening"]
 
 QUESTION_TOKENS: Final = 24
 
@@ -110,8 +110,8 @@ _NAME_TASKS: Final = (
     "Compare {0} and {1}.", "Imagine you are {0}.", "Write an essay on {0} in", "In the field of {0},", "where is {0}",
     "what is {0}", "who is {0}", "Give an overview of {0}.", "Make a table of facts about {0}.", "Which role does {0}",
 )  # fmt: skip
-_NAME: Final = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}(?: (?:of (?:the )?)?[A-Z][a-z]+)*")
-_SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
+NAME: Final = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}(?: (?:of (?:the )?)?[A-Z][a-z]+)*")
+SENTENCE_END: Final = re.compile(r"(?<=[.!?])\s+")
 
 
 def draw_opening(random_: random.Random, passages: Passages | None = None) -> Opening:
@@ -157,7 +157,7 @@ def _about_passage(random_: random.Random, passages: Passages) -> Opening:
     others = sorted(set(passages) - {"English"})
     if others and random_.random() < _TRANSLATION_SHARE:
         language = random_.choice(others)
-        sentence = random_.choice(_SENTENCE_END.split(random_.choice(passages[language])))
+        sentence = random_.choice(SENTENCE_END.split(random_.choice(passages[language])))
         return Opening("translation", f"Translate {language} to English: {sentence}", True, 0)
     num_words = random_.randint(*_PASSAGE_WORDS)
     if random_.random() < 0.5:
@@ -169,7 +169,7 @@ def _about_passage(random_: random.Random, passages: Passages) -> Opening:
 
 
 def _about_names(random_: random.Random, texts: Sequence[str]) -> Opening:
-    names = [random_.choice(_NAME.findall(random_.choice(texts)) or _TOPICS) for _ in range(2)]
+    names = [random_.choice(NAME.findall(random_.choice(texts)) or _TOPICS) for _ in range(2)]
     text = random_.choice(_NAME_TASKS).format(*names)
     return Opening("names", text, text.endswith((".", "?")), 64)
 
@@ -179,7 +179,7 @@ def _stretch(random_: random.Random, texts: Sequence[str], num_words: int) -> st
     kept: list[str] = []
     first = random_.randrange(len(texts))
     for place in range(first, first + len(texts)):
-        for sentence in _SENTENCE_END.split(texts[place % len(texts)]):
+        for sentence in SENTENCE_END.split(texts[place % len(texts)]):
             kept.append(sentence)
             num_words -= len(sentence.split())
             if num_words <= 0:

@@ -21,13 +21,13 @@ from multispin_models.distillation.openings import QUESTION_TOKENS, Opening, Pas
 from multispin_models.language_model import ChatMessage, LanguageModel, Rows, Tokenizer, prefill
 from multispin_models.sampling import Sampling, choose
 
-__all__ = ["generate_corpus", "top_of"]
+__all__ = ["READ_ROWS", "generate_corpus", "top_of"]
 
 _MARK: Final = "\x02user\x02"  # stands for the user's turn while the template is cut
 _USER_TEMPERATURE: Final = 0.9
 _ANSWER_TEMPERATURES: Final = (0.0, 0.0, 0.6, 0.8, 0.8, 1.0)
 _SHARD_CONVERSATIONS: Final = 48
-_READ_ROWS: Final = 64  # most of one pass
+READ_ROWS: Final = 64  # most of one pass
 _READ_FROM: Final = 16  # given tokens on; fewer are added a pass at a time, beside what the others write
 
 
@@ -201,7 +201,7 @@ def _write_all(
 
 def _read(model: LanguageModel, writing: _Writing, top: int) -> Iterator[int]:
     """Let a conversation read what it is given, in passes of its own; yield the number of rows of each."""
-    while rows := writing.to_read(min(_READ_ROWS, model.info.max_rows)):
+    while rows := writing.to_read(min(READ_ROWS, model.info.max_rows)):
         for row in model.forward([Rows(writing.sequence, rows, len(rows))])[0]:
             writing.add(row, top)
         yield len(rows)

@@ -2,9 +2,11 @@
 
 import random
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from draft_data import passages, requests
 from draft_data.passages import handbook, speeches
 from draft_data.requests import Lexicon, Requests, read_lexicon
 
@@ -35,12 +37,12 @@ VERBS = "paint v 1 1 @ 1 9 00000001\nquip v 1 1 @ 1 1 00000002\nset_out v 1 1 @ 
 def lexicon(tmp_path: Path) -> Lexicon:
     for name, text in {"data.noun": NOUNS, "index.noun": INDEX, "index.verb": VERBS}.items():
         (tmp_path / name).write_text(text)
-    passages = tmp_path / "passages.jsonl"
-    passages.write_text(
+    texts = tmp_path / "passages.jsonl"
+    texts.write_text(
         '{"prompt": "Yesterday the king met Anna of Kleve.", "category": "English"}\n'
         '{"prompt": "Am Montag kam die Post.", "category": "German"}\n'
     )
-    return read_lexicon(tmp_path, passages, random.Random(1))
+    return read_lexicon(tmp_path, texts, random.Random(1))
 
 
 def test_the_lexicon_has_plain_words_by_what_they_are(lexicon: Lexicon) -> None:
@@ -51,8 +53,8 @@ def test_the_lexicon_has_plain_words_by_what_they_are(lexicon: Lexicon) -> None:
 
 
 def test_requests_are_a_function_of_the_seed_and_every_brace_is_filled(lexicon: Lexicon) -> None:
-    drawn = [Requests(lexicon, random.Random(5)) for _ in range(2)]
-    first, again = ([requests.draw() for _ in range(4000)] for requests in drawn)
+    twice = [Requests(lexicon, random.Random(5)) for _ in range(2)]
+    first, again = ([one.draw() for _ in range(4000)] for one in twice)
     assert first == again
     assert {kind for _, kind in first} == {"explain", "write", "role", "practical", "qa", "code", "reason", "math"}
     assert not [text for text, _ in first if "{" in text or "}" in text or not text.strip()]
@@ -75,3 +77,15 @@ def test_the_handbook_gives_german_paragraphs(tmp_path: Path) -> None:
     )
     (tmp_path / "a.html").write_text("".join(f'<div class="para">{text}</div>' for text in paragraphs))
     assert list(handbook(tmp_path)) == ["Der Kern ist & bleibt die Mitte von allem."]
+
+
+@pytest.mark.parametrize(("program", "count"), [(passages, 3), (requests, 2)])
+def test_an_input_that_is_not_there_is_named(
+    program: ModuleType, count: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["program", *["/nowhere"] * count])
+    with pytest.raises(SystemExit, match="2"):
+        program.main()
+    written = capsys.readouterr()
+    assert "/nowhere" in written.err
+    assert written.out == ""
